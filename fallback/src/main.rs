@@ -1,0 +1,2 @@
+//! The fallback program.
+fn main() {}

@@ -1,0 +1,48 @@
+//! What Everpoll says on the wire, decided without IO.
+//!
+//! The rule of this crate: **no sockets, no clock, no environment, no async**. Time, randomness and limits
+//! come in as arguments; bytes go out. The daemon and the fallback both do only what is decided here, which is
+//! why they cannot drift apart: the same request gets the same bytes from either.
+//!
+//! The nouns, each parsed once into a type:
+//!
+//! - [`Channel`]: the named stream that an event belongs to; [`Channels`]: those of one request.
+//! - [`Event`] and [`NewEvent`]: what is in the log, and what a publisher wants to append to it.
+//! - [`Cursor`]: "seen up to here".
+//! - [`Bounds`] and [`Gap`]: what of the log is still there, and what is told to a client that missed some.
+//! - [`WaitId`] and [`Places`]: which request of one browser may be held.
+//!
+//! The way of a poll: an edge (socket or CGI) collects a [`RawRequest`]; [`Request::parse`] makes a
+//! [`PollRequest`] of it; the edge reads the log and feeds what it found to a [`Poll`], which says whether to
+//! hold or to reply; the [`Reply`] is written out. The way of a publish: [`Request::parse`] makes a
+//! [`PublishRequest`], the edge appends its events to the log and answers [`Reply::published`].
+
+mod batch;
+mod channel;
+mod cursor;
+mod error;
+mod event;
+mod gap;
+mod json;
+mod poll;
+mod publish;
+mod reply;
+mod request;
+mod steer;
+mod timestamp;
+mod wait;
+
+pub use batch::{BATCH_BYTES, BATCH_EVENTS, Batch, Page, Record};
+pub use channel::{Channel, Channels, MAX_CHANNEL_BYTES, MAX_CHANNELS};
+pub use cursor::Cursor;
+pub use error::{RequestError, ServeError};
+pub use event::{Event, Kind, MAX_DATA_BYTES, MAX_KEY_BYTES, MAX_KIND_BYTES, NewEvent};
+pub use gap::{Bounds, Gap, GapReason, Resume, Rift};
+pub use json::Data;
+pub use poll::{Poll, Step};
+pub use publish::{PublishRequest, Publisher};
+pub use reply::{Form, Head, Reply};
+pub use request::{Flavor, Headers, Limits, PollRequest, RawRequest, Request, Tab, cgi_target};
+pub use steer::{HOLDER_ELSEWHERE, Steering};
+pub use timestamp::Timestamp;
+pub use wait::{Claim, Place, Places, WaitId};
