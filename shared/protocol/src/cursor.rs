@@ -95,7 +95,20 @@ mod tests {
 
     #[test]
     fn anything_else_is_malformed() {
-        for text in ["-1", "+1", "1.5", "rt-", "rt-x", "rt-1.", "rt--1", "rt-1e9", "x", "NOW", "1 2", "9223372036854775808"] {
+        for text in [
+            "-1",
+            "+1",
+            "1.5",
+            "rt-",
+            "rt-x",
+            "rt-1.",
+            "rt--1",
+            "rt-1e9",
+            "x",
+            "NOW",
+            "1 2",
+            "9223372036854775808",
+        ] {
             assert_eq!(parsed(text), None, "{text}");
         }
         assert_eq!(Cursor::parse(b"\xff").unwrap_err().code(), "cursor_malformed");

@@ -100,7 +100,13 @@ impl NewEvent {
     /// # Errors
     ///
     /// As [`Channel::parse`], [`Kind::parse`], [`Data::parse`] and [`WaitId::parse`]; [`RequestError::KeyLength`].
-    pub fn parse(channel: &str, kind: &str, data: &str, key: Option<&str>, exclude: Option<&str>) -> Result<Self, RequestError> {
+    pub fn parse(
+        channel: &str,
+        kind: &str,
+        data: &str,
+        key: Option<&str>,
+        exclude: Option<&str>,
+    ) -> Result<Self, RequestError> {
         if let Some(key) = key
             && (key.is_empty() || key.len() > MAX_KEY_BYTES)
         {

@@ -158,7 +158,10 @@ mod tests {
 
     #[test]
     fn json_becomes_ascii_without_spaces_between_tokens() {
-        assert_eq!(ascii("{ \"a b\" :\n[1, \"\u{e4}\u{2028}<\u{1f9c0}\"] }"), "{\"a b\":[1,\"\\u00e4\\u2028\\u003c\\ud83e\\uddc0\"]}");
+        assert_eq!(
+            ascii("{ \"a b\" :\n[1, \"\u{e4}\u{2028}<\u{1f9c0}\"] }"),
+            "{\"a b\":[1,\"\\u00e4\\u2028\\u003c\\ud83e\\uddc0\"]}"
+        );
         assert_eq!(ascii(r#""\" \\ <""#), r#""\" \\ \u003c""#);
     }
 

@@ -39,10 +39,12 @@ pub use error::{RequestError, ServeError};
 pub use event::{Event, Kind, MAX_DATA_BYTES, MAX_KEY_BYTES, MAX_KIND_BYTES, NewEvent};
 pub use gap::{Bounds, Gap, GapReason, Resume, Rift};
 pub use json::Data;
-pub use poll::{Poll, Step};
-pub use publish::{PublishRequest, Publisher};
+pub use poll::{Answer, Input, Poll, Reconnect, Step};
+pub use publish::{MAX_PUBLISH_EVENTS, PublishRequest, Publisher};
 pub use reply::{Form, Head, Reply};
-pub use request::{Flavor, Headers, Limits, PollRequest, RawRequest, Request, Tab, cgi_target};
+pub use request::{
+    Flavor, Headers, Limits, MAX_TARGET_BYTES, PollRequest, RawRequest, Request, Route, Tab, cgi_target,
+};
 pub use steer::{HOLDER_ELSEWHERE, Steering};
 pub use timestamp::Timestamp;
-pub use wait::{Claim, Place, Places, WaitId};
+pub use wait::{Claim, MAX_WAIT_ID_BYTES, Place, Places, WaitId};

@@ -1,0 +1,175 @@
+//! The events that are returned together.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{Channel, Event, Gap, Timestamp, WaitId, json};
+
+/// Most events of one batch.
+pub const BATCH_EVENTS: usize = 1000;
+
+/// Most bytes of one batch's events, as JSON; a single larger event still goes out alone.
+pub const BATCH_BYTES: usize = 1024 * 1024;
+
+/// An event as subscribers get it: written once, shared by all replies.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The event's id.
+    pub id: u64,
+    /// The event's channel.
+    pub channel: Channel,
+    /// When the event was given its place.
+    pub ts: Timestamp,
+    /// The `wait_id` that does not get it.
+    pub exclude: Option<WaitId>,
+    /// `{"id":…,"channel_id":…,"ts":…,"data":{"type":…,"data":…}}` in ASCII.
+    pub json: Bytes,
+}
+
+impl From<&Event> for Record {
+    fn from(event: &Event) -> Self {
+        let mut out = Vec::with_capacity(event.data.as_str().len() + event.channel.as_str().len() + 128);
+        out.extend_from_slice(format!("{{\"id\":{},\"channel_id\":", event.id).as_bytes());
+        json::write_string(event.channel.as_str(), &mut out);
+        out.extend_from_slice(format!(",\"ts\":\"{}\",\"data\":{{\"type\":", event.ts).as_bytes());
+        json::write_string(event.kind.as_str(), &mut out);
+        out.extend_from_slice(b",\"data\":");
+        json::write_ascii(event.data.as_str(), &mut out);
+        out.extend_from_slice(b"}}");
+        out.shrink_to_fit();
+        Self {
+            id: event.id,
+            channel: event.channel.clone(),
+            ts: event.ts,
+            exclude: event.exclude.clone(),
+            json: out.into(),
+        }
+    }
+}
+
+/// What one read of the log found for a poll.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// What must be said first.
+    pub gap: Option<Gap>,
+    /// The events of the poll's channels, ascending.
+    pub records: Vec<Arc<Record>>,
+    /// Where to go on behind them: the last one's id when there are more, else the log's newest id.
+    pub next: u64,
+    /// Whether the log has more behind them.
+    pub more: bool,
+}
+
+/// What goes out in one reply: at most [`BATCH_EVENTS`] and [`BATCH_BYTES`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// What is said first.
+    pub gap: Option<Gap>,
+    /// The events, ascending.
+    pub records: Vec<Arc<Record>>,
+    /// Where the client goes on.
+    pub cursor: u64,
+    /// Whether there is more, so that the client comes back at once.
+    pub more: bool,
+}
+
+impl Page {
+    /// Cuts a batch from the page, for the browser `wait_id`: events that exclude it are passed over.
+    #[must_use]
+    pub fn batch(&self, wait_id: Option<&WaitId>) -> Batch {
+        let mut batch = Batch { gap: self.gap, records: Vec::new(), cursor: self.next, more: self.more };
+        let mut bytes = 0;
+        let mut passed = None;
+        for record in &self.records {
+            let excluded = record.exclude.is_some() && record.exclude.as_ref() == wait_id;
+            if !excluded {
+                bytes += record.json.len();
+                let full = batch.records.len() == BATCH_EVENTS || bytes > BATCH_BYTES;
+                if let (true, false, Some(passed)) = (full, batch.records.is_empty(), passed) {
+                    (batch.cursor, batch.more) = (passed, true);
+                    break;
+                }
+                batch.records.push(record.clone());
+            }
+            passed = Some(record.id);
+        }
+        batch
+    }
+}
+
+impl Batch {
+    /// A batch without events, which only moves the client's cursor.
+    #[must_use]
+    pub fn empty(cursor: u64) -> Self {
+        Self { gap: None, records: Vec::new(), cursor, more: false }
+    }
+
+    /// Whether there is nothing that a client waits for.
+    pub fn is_empty(&self) -> bool {
+        self.gap.is_none() && self.records.is_empty() && !self.more
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::{Data, Kind};
+
+    /// A record whose data is a string of `bytes` bytes.
+    pub(crate) fn record(id: u64, bytes: usize, exclude: Option<&str>) -> Arc<Record> {
+        Arc::new(Record::from(&Event {
+            id,
+            channel: Channel::parse("cheese").unwrap(),
+            kind: Kind::parse("cheese_created").unwrap(),
+            data: Data::parse(&format!("\"{}\"", "x".repeat(bytes))).unwrap(),
+            ts: Timestamp::from_micros(1_406_125_522_123_000),
+            exclude: exclude.map(|id| WaitId::parse(id.as_bytes()).unwrap()),
+        }))
+    }
+
+    fn page(records: Vec<Arc<Record>>, next: u64) -> Page {
+        Page { gap: None, records, next, more: false }
+    }
+
+    #[test]
+    fn record_is_written_as_old_clients_read_it() {
+        assert_eq!(
+            record(434, 1, None).json,
+            r#"{"id":434,"channel_id":"cheese","ts":"2014-07-23T14:25:22.123Z","data":{"type":"cheese_created","data":"x"}}"#
+        );
+    }
+
+    #[test]
+    fn batch_ends_at_a_thousand_events() {
+        let batch = page((1..=1001).map(|id| record(id, 1, None)).collect(), 2000).batch(None);
+        assert_eq!((batch.records.len(), batch.cursor, batch.more), (1000, 1000, true));
+        let batch = page((1..=1000).map(|id| record(id, 1, None)).collect(), 2000).batch(None);
+        assert_eq!((batch.records.len(), batch.cursor, batch.more), (1000, 2000, false));
+    }
+
+    #[test]
+    fn batch_ends_at_a_mebibyte_but_a_larger_event_goes_out_alone() {
+        let large = BATCH_BYTES - 2;
+        let batch = page(vec![record(1, large, None), record(2, 1, None)], 9).batch(None);
+        assert_eq!((batch.records.len(), batch.cursor, batch.more), (1, 1, true));
+        let batch = page(vec![record(1, 600_000, None), record(2, 600_000, None)], 9).batch(None);
+        assert_eq!((batch.records.len(), batch.cursor, batch.more), (1, 1, true));
+    }
+
+    #[test]
+    fn excluded_events_are_passed_over_and_the_cursor_moves_behind_them() {
+        let me = WaitId::parse(b"me").unwrap();
+        let records = vec![
+            record(1, 1, Some("me")),
+            record(2, 1, Some("you")),
+            record(3, 1, None),
+            record(4, 1, Some("me")),
+        ];
+        let batch = page(records.clone(), 4).batch(Some(&me));
+        assert_eq!(batch.records.iter().map(|r| r.id).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(batch.cursor, 4);
+        assert_eq!(page(records.clone(), 4).batch(None).records.len(), 4);
+        assert!(page(records[..1].to_vec(), 1).batch(Some(&me)).is_empty());
+    }
+}

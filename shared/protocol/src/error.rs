@@ -1,0 +1,210 @@
+//! What can go wrong, sorted by whose fault it is.
+//!
+//! [`RequestError`] is the sender's: a status of 4xx, and repeating the same request does not help. [`ServeError`] is
+//! ours or a backend's: 5xx, and the same request may well succeed later.
+
+use thiserror::Error;
+
+use crate::channel::{MAX_CHANNEL_BYTES, MAX_CHANNELS};
+use crate::event::{MAX_DATA_BYTES, MAX_KEY_BYTES, MAX_KIND_BYTES};
+use crate::publish::MAX_PUBLISH_EVENTS;
+use crate::request::{MAX_TAB_BYTES, MAX_TARGET_BYTES};
+use crate::wait::MAX_WAIT_ID_BYTES;
+
+/// The request cannot be served as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the text of each says it, and docs/reference/errors.md lists them")]
+pub enum RequestError {
+    #[error("channel name is empty; name a channel of 1 to {MAX_CHANNEL_BYTES} bytes, as in /e/cheese")]
+    ChannelEmpty,
+    #[error("channel name is {bytes} bytes long, the limit is {MAX_CHANNEL_BYTES}; shorten the name")]
+    ChannelTooLong { bytes: usize },
+    #[error("channel name contains {character:?}; control characters, '/' and ',' are not allowed")]
+    ChannelCharacter { character: char },
+    #[error("channel name is not UTF-8; percent-encode the name's UTF-8 bytes")]
+    ChannelNotUtf8,
+    #[error("request names {named} channels, the limit is {MAX_CHANNELS}; ask for fewer")]
+    TooManyChannels { named: usize },
+    #[error("wait_id is {bytes} bytes long; choose one of 1 to {MAX_WAIT_ID_BYTES} bytes")]
+    WaitIdLength { bytes: usize },
+    #[error("wait_id is not UTF-8 or contains a control character; choose letters and digits")]
+    WaitIdCharacter,
+    #[error(
+        "cursor {cursor:?} is not understood; send an event id such as 434, rt-<unix seconds> such as rt-1406125522.5, or now"
+    )]
+    CursorMalformed { cursor: String },
+    #[error("flavor {flavor:?} is not served; use long-poll or short-poll")]
+    FlavorUnknown { flavor: String },
+    #[error("hold={hold:?} is not a number of seconds; send one from 0 up, such as 25")]
+    HoldMalformed { hold: String },
+    #[error("envelope={envelope:?} is not understood; send 1 or 0")]
+    EnvelopeMalformed { envelope: String },
+    #[error(
+        "tab and n belong together: tab is a key of 1 to {MAX_TAB_BYTES} bytes, n a whole number that grows"
+    )]
+    TabMalformed,
+    #[error("request body is neither a form nor a JSON object of parameters: {reason}")]
+    BodyMalformed { reason: String },
+    #[error("type is empty; give one of 1 to {MAX_KIND_BYTES} bytes, such as cheese_created")]
+    KindEmpty,
+    #[error("type is {bytes} bytes long, the limit is {MAX_KIND_BYTES}; shorten it")]
+    KindTooLong { bytes: usize },
+    #[error("type contains a control character; use printable ones")]
+    KindCharacter,
+    #[error("types that begin with \"everpoll:\" are reserved; choose another")]
+    KindReserved,
+    #[error("data is {bytes} bytes long, the limit is {MAX_DATA_BYTES}; publish a reference to it instead")]
+    DataTooLarge { bytes: usize },
+    #[error("data is not JSON: {reason}")]
+    DataNotJson { reason: String },
+    #[error("data is nested deeper than 128 levels; flatten it")]
+    DataTooDeep,
+    #[error("key is {bytes} bytes long; give one of 1 to {MAX_KEY_BYTES} bytes, or none")]
+    KeyLength { bytes: usize },
+    #[error("key contains a NUL character; use printable ones")]
+    KeyCharacter,
+    #[error("content type is not application/json; send the events as JSON with that Content-Type")]
+    NotJsonContent,
+    #[error("body is not an event or an array of events: {reason}")]
+    PublishMalformed { reason: String },
+    #[error("array is empty; send at least one event")]
+    PublishEmpty,
+    #[error("array has {events} events, the limit is {MAX_PUBLISH_EVENTS}; send several requests")]
+    PublishTooMany { events: usize },
+    #[error("event {index} (counted from 0): {source}")]
+    InEvent { index: usize, source: Box<Self> },
+    #[error("publishing key is missing or wrong; send it as Authorization: Bearer")]
+    PublishKeyWrong,
+    #[error(
+        "publishing without a key is allowed from this machine only; set publish_key and send it as Authorization: Bearer"
+    )]
+    PublishNotLocal,
+    #[error("the log refused the event: {reason}")]
+    Refused { reason: String },
+    #[error("nothing is served at this path; polls go to /e/{{channel}}/{{wait_id}}, publishing to /publish")]
+    NotFound,
+    #[error("method is not allowed here; use {allow}")]
+    MethodNotAllowed { allow: &'static str },
+    #[error("body is larger than {limit} bytes; send less at a time")]
+    BodyTooLarge { limit: usize },
+    #[error("body did not arrive within {seconds} s; send it again, faster")]
+    BodyTimeout { seconds: u64 },
+    #[error("request target is longer than {MAX_TARGET_BYTES} bytes; name fewer channels")]
+    TargetTooLong,
+    #[error("request head is larger than {limit} bytes or has more than {fields} fields; send fewer cookies")]
+    HeadTooLarge { limit: usize, fields: usize },
+    #[error("request is not HTTP/1.1 as RFC 9112 has it: {reason}")]
+    HeadMalformed { reason: String },
+    #[error("request head did not arrive within {seconds} s; send it again, faster")]
+    HeadTimeout { seconds: u64 },
+}
+
+impl RequestError {
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::NotFound => 404,
+            Self::MethodNotAllowed { .. } => 405,
+            Self::HeadTimeout { .. } | Self::BodyTimeout { .. } => 408,
+            Self::BodyTooLarge { .. } | Self::DataTooLarge { .. } => 413,
+            Self::TargetTooLong => 414,
+            Self::NotJsonContent => 415,
+            Self::HeadTooLarge { .. } => 431,
+            Self::PublishKeyWrong | Self::PublishNotLocal => 403,
+            Self::InEvent { source, .. } => source.status(),
+            _ => 400,
+        }
+    }
+
+    /// The name of this error for programs: it never changes.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::ChannelEmpty => "channel_empty",
+            Self::ChannelTooLong { .. } => "channel_too_long",
+            Self::ChannelCharacter { .. } => "channel_character",
+            Self::ChannelNotUtf8 => "channel_not_utf8",
+            Self::TooManyChannels { .. } => "too_many_channels",
+            Self::WaitIdLength { .. } => "wait_id_length",
+            Self::WaitIdCharacter => "wait_id_character",
+            Self::CursorMalformed { .. } => "cursor_malformed",
+            Self::FlavorUnknown { .. } => "flavor_unknown",
+            Self::HoldMalformed { .. } => "hold_malformed",
+            Self::EnvelopeMalformed { .. } => "envelope_malformed",
+            Self::TabMalformed => "tab_malformed",
+            Self::BodyMalformed { .. } => "body_malformed",
+            Self::KindEmpty => "type_empty",
+            Self::KindTooLong { .. } => "type_too_long",
+            Self::KindCharacter => "type_character",
+            Self::KindReserved => "type_reserved",
+            Self::DataTooLarge { .. } => "data_too_large",
+            Self::DataNotJson { .. } => "data_not_json",
+            Self::DataTooDeep => "data_too_deep",
+            Self::KeyLength { .. } => "key_length",
+            Self::KeyCharacter => "key_character",
+            Self::NotJsonContent => "not_json_content",
+            Self::PublishMalformed { .. } => "publish_malformed",
+            Self::PublishEmpty => "publish_empty",
+            Self::PublishTooMany { .. } => "publish_too_many",
+            Self::InEvent { source, .. } => source.code(),
+            Self::PublishKeyWrong => "publish_key_wrong",
+            Self::PublishNotLocal => "publish_not_local",
+            Self::Refused { .. } => "refused",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::BodyTimeout { .. } => "body_timeout",
+            Self::TargetTooLong => "target_too_long",
+            Self::HeadTooLarge { .. } => "head_too_large",
+            Self::HeadMalformed { .. } => "head_malformed",
+            Self::HeadTimeout { .. } => "head_timeout",
+        }
+    }
+}
+
+/// The request is fine, but cannot be served now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the text of each says it, and docs/reference/errors.md lists them")]
+pub enum ServeError {
+    #[error("the log's database cannot be reached; come back as x-ps-reconnect-in says, nothing is lost")]
+    LogUnavailable,
+    #[error(
+        "the connection to the database broke while publishing: the events may or may not be in the log; publish them again with the same key"
+    )]
+    OutcomeUnknown,
+    #[error("the log's disk is full; nothing was published, publish again when the operator has made room")]
+    LogFull,
+    #[error("too many requests wait for the log; come back as x-ps-reconnect-in says, nothing is lost")]
+    Overloaded,
+    #[error("the log has not the layout that this version needs; the operator runs: everpoll migrate")]
+    NotMigrated,
+    #[error("the server stops; come back as x-ps-reconnect-in says, nothing is lost")]
+    Draining,
+    #[error("the log gave an unexpected answer; the server's diagnostics tell more")]
+    Internal,
+}
+
+impl ServeError {
+    /// The HTTP status.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Internal => 500,
+            Self::LogFull => 507,
+            _ => 503,
+        }
+    }
+
+    /// The name of this error for programs: it never changes.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::LogUnavailable => "log_unavailable",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::LogFull => "log_full",
+            Self::Overloaded => "overloaded",
+            Self::NotMigrated => "not_migrated",
+            Self::Draining => "draining",
+            Self::Internal => "internal",
+        }
+    }
+}

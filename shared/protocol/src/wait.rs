@@ -1,0 +1,213 @@
+//! Whose place it is: of one browser, one request is held.
+//!
+//! The oldest keeps the place. If the newest won, two tabs would kick each other out for ever. Only the end of the
+//! request that holds the place frees it, not the end of one that was answered because the place was taken. Most
+//! proxies hide for a long time that a client left, so its held request may be a ghost: a later request of the same
+//! tab (`tab` and a higher `n`) replaces it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+
+use crate::{RequestError, Tab};
+
+/// Longest `wait_id`, in bytes.
+pub const MAX_WAIT_ID_BYTES: usize = 128;
+
+/// Most requests that hold one place together. They are copies of one request: some proxies send a GET up to four
+/// times, and nobody can tell which answer reaches the client.
+const MAX_COPIES: u32 = 4;
+
+/// The key of one browser, chosen by the page: 1–128 bytes of UTF-8 without control characters.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct WaitId(Box<str>);
+
+impl WaitId {
+    /// Parses a key that is not percent-encoded.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::WaitIdLength`] or [`RequestError::WaitIdCharacter`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, RequestError> {
+        if bytes.is_empty() || bytes.len() > MAX_WAIT_ID_BYTES {
+            return Err(RequestError::WaitIdLength { bytes: bytes.len() });
+        }
+        match std::str::from_utf8(bytes) {
+            Ok(text) if !text.chars().any(char::is_control) => Ok(Self(text.into())),
+            _ => Err(RequestError::WaitIdCharacter),
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for WaitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// The places of all browsers that hold a request.
+#[derive(Debug, Default)]
+pub struct Places {
+    held: HashMap<WaitId, Holder>,
+    /// How many places were ever given: each gets a number of its own.
+    given: u64,
+}
+
+#[derive(Debug)]
+struct Holder {
+    number: u64,
+    tab: Option<Tab>,
+    copies: u32,
+}
+
+/// A held request's right to be held. It is given back with [`Places::free`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    wait_id: WaitId,
+    number: u64,
+}
+
+impl Place {
+    /// Which giving of the place it is; copies of one request share it.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+/// What came of asking for the place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Claim {
+    /// The request may be held.
+    Granted(Place),
+    /// The request may be held; the one with the number `ghost` is to be answered and dropped.
+    Replaced {
+        /// The new place.
+        place: Place,
+        /// The [`Place::number`] that lost it.
+        ghost: u64,
+    },
+    /// Another request of this browser is held.
+    Taken,
+}
+
+impl Places {
+    /// Asks for the place of `wait_id`. `tab` tells a request from its own ghost.
+    pub fn claim(&mut self, wait_id: &WaitId, tab: Option<&Tab>) -> Claim {
+        self.given += 1;
+        let number = self.given;
+        let place = |number| Place { wait_id: wait_id.clone(), number };
+        match self.held.entry(wait_id.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(Holder { number, tab: tab.cloned(), copies: 1 });
+                Claim::Granted(place(number))
+            }
+            Entry::Occupied(mut entry) => {
+                let holder = entry.get_mut();
+                let (Some(ours), Some(theirs)) = (tab, &holder.tab) else { return Claim::Taken };
+                if ours.key != theirs.key || ours.n < theirs.n {
+                    return Claim::Taken;
+                }
+                if ours.n == theirs.n {
+                    if holder.copies == MAX_COPIES {
+                        return Claim::Taken;
+                    }
+                    holder.copies += 1;
+                    return Claim::Granted(place(holder.number));
+                }
+                let ghost = holder.number;
+                *holder = Holder { number, tab: tab.cloned(), copies: 1 };
+                Claim::Replaced { place: place(number), ghost }
+            }
+        }
+    }
+
+    /// Gives a place back. One that was replaced frees nothing.
+    pub fn free(&mut self, place: &Place) {
+        let Some(holder) = self.held.get_mut(&place.wait_id) else { return };
+        if holder.number == place.number {
+            holder.copies -= 1;
+            if holder.copies == 0 {
+                self.held.remove(&place.wait_id);
+                // A flood must not leave its table behind.
+                if self.held.len() * 4 < self.held.capacity() && self.held.capacity() > 1024 {
+                    self.held.shrink_to(self.held.len() * 2);
+                }
+            }
+        }
+    }
+
+    /// How many browsers hold a request.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether nobody holds a request.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id() -> WaitId {
+        WaitId::parse(b"browser").unwrap()
+    }
+
+    fn tab(key: &str, n: u64) -> Tab {
+        Tab { key: key.into(), n }
+    }
+
+    fn granted(claim: Claim) -> Place {
+        match claim {
+            Claim::Granted(place) => place,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn oldest_keeps_the_place_until_it_ends() {
+        let mut places = Places::default();
+        let first = granted(places.claim(&id(), None));
+        assert_eq!(places.claim(&id(), None), Claim::Taken);
+        assert_eq!(places.claim(&id(), Some(&tab("a", 1))), Claim::Taken);
+        places.free(&first);
+        assert!(places.is_empty());
+        granted(places.claim(&id(), None));
+    }
+
+    #[test]
+    fn later_request_of_the_same_tab_replaces_its_ghost() {
+        let mut places = Places::default();
+        let ghost = granted(places.claim(&id(), Some(&tab("a", 1))));
+        assert_eq!(places.claim(&id(), Some(&tab("b", 9))), Claim::Taken);
+        let Claim::Replaced { place, ghost: number } = places.claim(&id(), Some(&tab("a", 2))) else {
+            panic!()
+        };
+        assert_eq!(number, ghost.number());
+        // The ghost's end is noticed late and must not free what is not its own any more.
+        places.free(&ghost);
+        assert_eq!(places.claim(&id(), Some(&tab("a", 1))), Claim::Taken);
+        places.free(&place);
+        assert!(places.is_empty());
+    }
+
+    #[test]
+    fn copies_of_one_request_hold_together() {
+        let mut places = Places::default();
+        let copies: Vec<_> = (0..4).map(|_| granted(places.claim(&id(), Some(&tab("a", 1))))).collect();
+        assert_eq!(places.claim(&id(), Some(&tab("a", 1))), Claim::Taken);
+        for copy in &copies {
+            assert_eq!(places.len(), 1);
+            places.free(copy);
+        }
+        assert!(places.is_empty());
+    }
+}
