@@ -1,1 +1,206 @@
-//! Being written.
+//! The event log on PostgreSQL and on SQLite, blocking, behind one small interface.
+//!
+//! The daemon calls it on threads of its own, the fallback in each worker: one implementation, so both see the same
+//! log. A [`Log`] is one connection, opened at first use and opened again after it was lost. [`Wakeups`] is another one
+//! that waits for hints that there is news.
+//!
+//! What a newcomer gets wrong:
+//!
+//! - An event's id is its place in *commit* order, given at commit. Reading `id > last` is therefore safe, which it is
+//!   not with the usual auto-increment column: there a transaction with a lower id may commit later.
+//! - A hint may be lost, late or doubled. It says "read the log", no more.
+//! - A log can go back: restored from a backup, it lacks events that clients have seen. Such a place is a
+//!   [`Rift`](everpoll_protocol::Rift). It is found by the database's identity at each connect and at commit, or by a
+//!   reader that has seen more than there is ([`Log::declare_rift`]).
+
+mod error;
+
+use std::time::Duration;
+
+use everpoll_protocol::{Bounds, Channel, Cursor, Event, Gap, NewEvent};
+
+pub use error::LogError;
+
+/// How a connection is made and how long it may be silent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Longest time for one attempt to connect to one host; 5 s unless the URL says otherwise.
+    pub connect_timeout: Duration,
+    /// Longest time for one statement, also the longest wait for SQLite's lock (there capped at 5 s); 10 s by default.
+    pub statement_timeout: Duration,
+    /// What `pg_stat_activity` shows; `everpoll` by default. Not used by SQLite.
+    pub application_name: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(10),
+            application_name: "everpoll".to_owned(),
+        }
+    }
+}
+
+/// Where a read ends: at either limit. The first event always comes, however large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Most events; at least 1 is read.
+    pub events: u32,
+    /// Most bytes of data, all events together.
+    pub bytes: u64,
+}
+
+/// What a read found, all in one snapshot of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// What of the log is there.
+    pub bounds: Bounds,
+    /// What must be said first.
+    pub gap: Option<Gap>,
+    /// Where reading began: all events have higher ids.
+    pub after: u64,
+    /// The events, in order.
+    pub events: Vec<Event>,
+    /// Where to go on: the last event's id when there is more, else the newest id.
+    pub next: u64,
+    /// Whether a limit ended the read.
+    pub more: bool,
+}
+
+/// How long events stay in the log. Both may be set; neither set keeps everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Older events go.
+    pub max_age: Option<Duration>,
+    /// When there are more events, the oldest go.
+    pub max_events: Option<u64>,
+}
+
+/// What [`Log::migrate`] did; equal when there was nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migrated {
+    /// The newest migration before; 0 for an empty database.
+    pub from: u32,
+    /// The newest migration now.
+    pub to: u32,
+}
+
+/// One connection to the event log, made when it is first needed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Log {}
+
+impl Log {
+    /// Checks the URL (`postgres://…`, `postgresql://…` or `sqlite:path`); does not connect.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Settings`].
+    pub fn new(_url: &str, _options: Options) -> Result<Self, LogError> {
+        Err(LogError::Settings { detail: "being written".to_owned() })
+    }
+
+    /// Appends all of `events` in one transaction, or none. Returns their ids in the same order. The id of an event
+    /// whose key is known is that of the event that is there, also when one call has the key twice.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Rejected`], [`LogError::OutcomeUnknown`], [`LogError::Full`] and those of every call.
+    pub fn publish(&mut self, _events: &[NewEvent]) -> Result<Vec<u64>, LogError> {
+        match *self {}
+    }
+
+    /// Reads what follows `cursor` on `channels`; no channels means all.
+    ///
+    /// # Errors
+    ///
+    /// Those of every call: [`LogError::Unavailable`], [`LogError::NotMigrated`], [`LogError::Settings`] or
+    /// [`LogError::Other`].
+    pub fn read(&mut self, _channels: &[Channel], _cursor: Cursor, _limit: Limit) -> Result<Read, LogError> {
+        match *self {}
+    }
+
+    /// Reads all channels after the id `after`, with no gap logic: the caller looks at the bounds.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn tail(&mut self, _after: u64, _limit: Limit) -> Result<Read, LogError> {
+        match *self {}
+    }
+
+    /// The id after which the newest events within `limit` begin, so that [`tail`](Self::tail) from there yields them.
+    /// Never below the low-water mark and the log's origin.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn tail_start(&mut self, _limit: Limit) -> Result<u64, LogError> {
+        match *self {}
+    }
+
+    /// What of the log is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn bounds(&mut self) -> Result<Bounds, LogError> {
+        match *self {}
+    }
+
+    /// Removes up to `batch` of the oldest events that `keep` does not keep, in one small transaction, and returns how
+    /// many went. Call it until it returns 0.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn trim(&mut self, _keep: &Retention, _batch: u32) -> Result<u64, LogError> {
+        match *self {}
+    }
+
+    /// Records that the log went back: a reader saw the id `seen`, but the newest is lower. Checked again before
+    /// anything is recorded.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn declare_rift(&mut self, _seen: u64) -> Result<(), LogError> {
+        match *self {}
+    }
+
+    /// Brings the log to the layout of this version. Safe to run twice and at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read); [`LogError::NotMigrated`] when the log is newer than this version.
+    pub fn migrate(&mut self) -> Result<Migrated, LogError> {
+        match *self {}
+    }
+}
+
+/// A connection that waits for hints that there is news.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Wakeups {}
+
+impl Wakeups {
+    /// Checks the URL, as [`Log::new`]; does not connect.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Settings`].
+    pub fn new(_url: &str, _options: Options) -> Result<Self, LogError> {
+        Err(LogError::Settings { detail: "being written".to_owned() })
+    }
+
+    /// Waits for a hint, at most `timeout`, and says whether one came. A new connection counts as one: hints that came
+    /// while there was none are lost.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::read`]. The next call connects again.
+    pub fn wait(&mut self, _timeout: Duration) -> Result<bool, LogError> {
+        match *self {}
+    }
+}
