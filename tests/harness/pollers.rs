@@ -1,0 +1,455 @@
+//! Thousands of browsers: clients that long-poll as the browser client does, and write down what they got.
+//!
+//! Each [`Poller`] asks, takes what comes, goes on from the cursor it was given, and comes back when it was told to.
+//! It keeps its connection as a browser does. What it got is in its [`Reading`], for [`Ledger`](crate::ledger::Ledger)
+//! to check. A status other than 200 and a broken connection are counted and the poller goes on: whether they are
+//! allowed is the test's business.
+//!
+//! The clients are tasks on a runtime of their own, so that the test itself stays plain, blocking code.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+
+use crate::http::{Address, Reply, ReplyParser};
+use crate::wait;
+
+/// What one client asks for.
+#[derive(Clone, Debug)]
+pub struct Poller {
+    /// Where it asks.
+    pub address: Address,
+    /// One name, or several joined by commas; percent-encoded.
+    pub channels: String,
+    /// Its key; without one it takes nobody's place.
+    pub wait_id: Option<String>,
+    /// Where it begins: an event id, `rt-…` or `now`.
+    pub cursor: String,
+    /// Further parameters, such as `flavor=short-poll&hold=5`.
+    pub query: String,
+    /// The longest time that it obeys `x-ps-reconnect-in`. A test that has ten seconds cannot wait for 30.
+    pub reconnect_cap: Duration,
+}
+
+/// What one client got.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// Its channels.
+    pub channels: Vec<String>,
+    /// Where it began; `None` until a first reply told, if it began with `now` or a time.
+    pub began_after: Option<u64>,
+    /// Where it would go on.
+    pub cursor: u64,
+    /// Id and channel of all events, in the order in which they came. Gaps are not among them.
+    pub events: Vec<(u64, String)>,
+    /// How many gap records came.
+    pub gaps: u32,
+    /// When the first event with this id came, for the last reply that had any.
+    pub last_news: Option<Instant>,
+}
+
+/// A crowd of running clients.
+#[derive(Debug)]
+pub struct Pollers {
+    // Dropping the runtime ends the tasks.
+    runtime: Option<Runtime>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    clients: Vec<Arc<Client>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Client {
+    reading: Mutex<Reading>,
+    /// Since when a request is out without an answer.
+    waiting_since: Mutex<Option<Instant>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stopping: AtomicBool,
+    stopped: Notify,
+    tally: Mutex<Tally>,
+}
+
+/// What all clients together saw.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Replies by status.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Broken connections and unreadable replies by their text.
+    pub errors: BTreeMap<String, u64>,
+    /// The first reply that was not 200.
+    pub first_bad_reply: Option<Reply>,
+}
+
+impl Poller {
+    /// A client that long-polls from `cursor` on.
+    pub fn new(address: &Address, channels: &str, cursor: impl ToString) -> Self {
+        Self {
+            address: address.clone(),
+            channels: channels.to_owned(),
+            wait_id: None,
+            cursor: cursor.to_string(),
+            query: String::new(),
+            reconnect_cap: Duration::from_secs(60),
+        }
+    }
+
+    /// Gives it a key of its own.
+    #[must_use]
+    pub fn wait_id(mut self, wait_id: impl ToString) -> Self {
+        self.wait_id = Some(wait_id.to_string());
+        self
+    }
+
+    /// Adds parameters.
+    #[must_use]
+    pub fn query(mut self, query: &str) -> Self {
+        query.clone_into(&mut self.query);
+        self
+    }
+
+    /// Lets it come back sooner than it is told to.
+    #[must_use]
+    pub fn reconnect_cap(mut self, cap: Duration) -> Self {
+        self.reconnect_cap = cap;
+        self
+    }
+
+    fn request(&self, cursor: &str, number: u64) -> Vec<u8> {
+        let Self { channels, wait_id, query, .. } = self;
+        let wait_id = wait_id.as_ref().map(|wait_id| format!("/{wait_id}")).unwrap_or_default();
+        let query = if query.is_empty() { String::new() } else { format!("&{query}") };
+        format!(
+            "GET /e/{channels}{wait_id}?_={number}{query} HTTP/1.1\r\nHost: localhost\r\n\
+             Connection: keep-alive\r\nLast-Event-Id: {cursor}\r\n\r\n"
+        )
+        .into_bytes()
+    }
+}
+
+impl Pollers {
+    /// Starts them all.
+    ///
+    /// # Panics
+    /// When no threads can be made.
+    pub fn start(pollers: impl IntoIterator<Item = Poller>) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("two threads");
+        let shared = Arc::new(Shared::default());
+        let (mut clients, mut tasks) = (Vec::new(), Vec::new());
+        for poller in pollers {
+            let reading = Reading {
+                channels: poller.channels.split(',').map(str::to_owned).collect(),
+                began_after: poller.cursor.parse().ok(),
+                cursor: poller.cursor.parse().unwrap_or(0),
+                ..Reading::default()
+            };
+            let client = Arc::new(Client { reading: Mutex::new(reading), waiting_since: Mutex::new(None) });
+            clients.push(client.clone());
+            tasks.push(runtime.spawn(run(poller, client, shared.clone())));
+        }
+        Self { runtime: Some(runtime), tasks, clients, shared }
+    }
+
+    /// How many clients there are.
+    pub fn count(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// How many have had a request out without an answer for at least `time`. With a time well above what an answer
+    /// takes, that is how many are held.
+    pub fn held_for(&self, time: Duration) -> usize {
+        let held =
+            |client: &&Arc<Client>| lock(&client.waiting_since).is_some_and(|since| since.elapsed() >= time);
+        self.clients.iter().filter(held).count()
+    }
+
+    /// Waits until all clients have had a request out for at least `time`.
+    ///
+    /// # Panics
+    /// With the tally when that does not happen within `deadline`.
+    #[track_caller]
+    pub fn wait_until_held(&self, time: Duration, deadline: Duration) {
+        if wait::try_until_some(deadline, || (self.held_for(time) == self.count()).then_some(())).is_none() {
+            panic!(
+                "after {deadline:?} only {} of {} clients are held; {:?}",
+                self.held_for(time),
+                self.count(),
+                self.tally()
+            );
+        }
+    }
+
+    /// How many have got everything up to this id.
+    pub fn reached(&self, id: u64) -> usize {
+        self.clients.iter().filter(|client| lock(&client.reading).cursor >= id).count()
+    }
+
+    /// Waits until all clients have got everything up to this id.
+    ///
+    /// # Panics
+    /// With the tally when that does not happen within `deadline`.
+    #[track_caller]
+    pub fn wait_until_reached(&self, id: u64, deadline: Duration) {
+        if wait::try_until_some(deadline, || (self.reached(id) == self.count()).then_some(())).is_none() {
+            let (reached, count, tally) = (self.reached(id), self.count(), self.tally());
+            panic!("after {deadline:?} only {reached} of {count} clients have got to {id}; {tally:?}");
+        }
+    }
+
+    /// What all clients together saw so far.
+    pub fn tally(&self) -> Tally {
+        lock(&self.shared.tally).clone()
+    }
+
+    /// What each client got so far.
+    pub fn readings(&self) -> Vec<Reading> {
+        self.clients.iter().map(|client| lock(&client.reading).clone()).collect()
+    }
+
+    /// Ends them, held requests included, and returns what each got.
+    ///
+    /// # Panics
+    /// When a client panicked.
+    pub fn stop(mut self) -> (Vec<Reading>, Tally) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.stopped.notify_waiters();
+        let tasks = std::mem::take(&mut self.tasks);
+        let runtime = self.runtime.take().expect("only this takes it");
+        runtime.block_on(async {
+            for task in tasks {
+                task.await.expect("a client does not panic");
+            }
+        });
+        (self.readings(), self.tally())
+    }
+}
+
+/// One client, until it is stopped.
+async fn run(poller: Poller, client: Arc<Client>, shared: Arc<Shared>) {
+    let stopped = shared.stopped.notified();
+    tokio::pin!(stopped);
+    // Registered before the flag is looked at, so that a stop in between is not missed.
+    stopped.as_mut().enable();
+    if shared.stopping.load(Ordering::SeqCst) {
+        return;
+    }
+    tokio::select! {
+        () = stopped => {}
+        () = poll_for_ever(&poller, &client, &shared) => {}
+    }
+}
+
+async fn poll_for_ever(poller: &Poller, client: &Client, shared: &Shared) {
+    let mut connection = None;
+    let mut cursor = poller.cursor.clone();
+    for number in 0.. {
+        let request = poller.request(&cursor, number);
+        let pause = match exchange(&mut connection, &poller.address, &request, client).await {
+            Ok(reply) => {
+                if !reply.keeps_connection() {
+                    connection = None;
+                }
+                take(&reply, client, shared, &mut cursor)
+            }
+            Err(error) => {
+                connection = None;
+                *lock(&shared.tally).errors.entry(error.to_string()).or_default() += 1;
+                // Whoever is refused comes back soon, but not in a tight loop.
+                Duration::from_millis(100)
+            }
+        };
+        if !pause.is_zero() {
+            tokio::time::sleep(pause.min(poller.reconnect_cap)).await;
+        }
+    }
+}
+
+/// Writes down a reply and says how long to stay away.
+fn take(reply: &Reply, client: &Client, shared: &Shared, cursor: &mut String) -> Duration {
+    *lock(&shared.tally).statuses.entry(reply.status).or_default() += 1;
+    let reconnect = || reply.header("x-ps-reconnect-in").and_then(|seconds| seconds.parse().ok());
+    let events = if reply.status == 200 { reply.try_events() } else { None };
+    let next = reply.header("x-ps-cursor").and_then(|next| next.parse::<u64>().ok());
+    let (Some(events), Some(seconds), Some(next)) = (events, reconnect(), next) else {
+        lock(&shared.tally).first_bad_reply.get_or_insert_with(|| reply.clone());
+        return Duration::from_secs(reconnect().unwrap_or(1));
+    };
+    let mut reading = lock(&client.reading);
+    // A client that began with `now` has promised itself everything after its first cursor.
+    let began_after = events.first().map_or(next, |first| first.id - 1);
+    reading.began_after.get_or_insert(began_after);
+    reading.cursor = next;
+    if !events.is_empty() {
+        reading.last_news = Some(Instant::now());
+    }
+    for event in events {
+        if event.kind == "everpoll:gap" {
+            reading.gaps += 1;
+        } else {
+            reading.events.push((event.id, event.channel));
+        }
+    }
+    *cursor = next.to_string();
+    Duration::from_secs(seconds)
+}
+
+enum Connection {
+    Tcp(TcpStream, ReplyParser),
+    Unix(UnixStream, ReplyParser),
+}
+
+/// Sends a request, on the connection that is there or a new one, and reads the reply.
+async fn exchange(
+    connection: &mut Option<Connection>,
+    address: &Address,
+    request: &[u8],
+    client: &Client,
+) -> io::Result<Reply> {
+    if connection.is_some() {
+        let result = send_and_read(connection.as_mut().expect("just seen"), request, client).await;
+        match result {
+            // A kept connection may close at the moment it is used again; every browser then asks on a new one.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {}
+            other => return other,
+        }
+    }
+    let fresh = match address {
+        Address::Tcp(address) => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Connection::Tcp(stream, ReplyParser::default())
+        }
+        Address::Unix(path) => Connection::Unix(UnixStream::connect(path).await?, ReplyParser::default()),
+    };
+    send_and_read(connection.insert(fresh), request, client).await
+}
+
+async fn send_and_read(connection: &mut Connection, request: &[u8], client: &Client) -> io::Result<Reply> {
+    match connection {
+        Connection::Tcp(stream, parser) => send_and_read_on(stream, parser, request, client).await,
+        Connection::Unix(stream, parser) => send_and_read_on(stream, parser, request, client).await,
+    }
+}
+
+async fn send_and_read_on(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    parser: &mut ReplyParser,
+    request: &[u8],
+    client: &Client,
+) -> io::Result<Reply> {
+    stream.write_all(request).await?;
+    *lock(&client.waiting_since) = Some(Instant::now());
+    let reply = read(stream, parser).await;
+    *lock(&client.waiting_since) = None;
+    reply
+}
+
+async fn read(stream: &mut (impl AsyncRead + Unpin), parser: &mut ReplyParser) -> io::Result<Reply> {
+    // Small, since there are thousands and most wait.
+    let mut buffer = [0; 4096];
+    loop {
+        if let Some(reply) = parser.next(false, false)? {
+            return Ok(reply);
+        }
+        let length = stream.read(&mut buffer).await?;
+        if length == 0 {
+            let kind =
+                if parser.is_empty() { io::ErrorKind::UnexpectedEof } else { io::ErrorKind::InvalidData };
+            let end = || io::Error::new(kind, "closed without a complete reply");
+            return parser.next(false, true)?.ok_or_else(end);
+        }
+        parser.push(&buffer[..length]);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpListener};
+
+    /// Answers one client's requests on one connection; `None` closes it instead. Returns the request lines' cursors.
+    fn serve(answers: Vec<Option<String>>) -> (Address, std::thread::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let thread = std::thread::spawn(move || {
+            let mut cursors = Vec::new();
+            let mut stream = listener.accept().unwrap().0;
+            for answer in answers {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0; 1];
+                    stream.read_exact(&mut byte).unwrap();
+                    head.push(byte[0]);
+                }
+                let head = String::from_utf8(head).unwrap();
+                let cursor = head.lines().find_map(|line| line.strip_prefix("Last-Event-Id: ")).unwrap();
+                cursors.push(cursor.to_owned());
+                match answer {
+                    Some(answer) => stream.write_all(answer.as_bytes()).unwrap(),
+                    None => {
+                        stream.shutdown(std::net::Shutdown::Both).unwrap();
+                        stream = listener.accept().unwrap().0;
+                    }
+                }
+            }
+            // Held until the client goes.
+            let _ = stream.read_to_end(&mut Vec::new());
+            cursors
+        });
+        (address, thread)
+    }
+
+    fn batch(ids: &[u64], cursor: u64) -> Option<String> {
+        let records: Vec<_> = ids
+            .iter()
+            .map(|id| format!(r#"{{"id":{id},"channel_id":"c","ts":"","data":{{"type":"t","data":{{}}}}}}"#))
+            .collect();
+        let body = format!("[{}]", records.join(","));
+        Some(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nx-ps-cursor: {cursor}\r\nx-ps-reconnect-in: 0\r\n\r\n{body}",
+            body.len()
+        ))
+    }
+
+    #[test]
+    fn poller_goes_on_from_the_cursor_it_was_given_and_survives_a_closed_connection() {
+        let refusal = "HTTP/1.1 503 No\r\nContent-Length: 0\r\nx-ps-reconnect-in: 0\r\n\r\n".to_owned();
+        let answers =
+            vec![batch(&[], 7), batch(&[8, 9], 9), None, batch(&[11], 12), Some(refusal), batch(&[], 12)];
+        let (address, server) = serve(answers);
+        let pollers = Pollers::start([Poller::new(&address, "c", "now")]);
+        pollers.wait_until_reached(12, wait::PATIENCE);
+        wait::until("the refusal was counted", wait::PATIENCE, || {
+            pollers.tally().statuses.contains_key(&503)
+        });
+        pollers.wait_until_held(Duration::from_millis(50), wait::PATIENCE);
+        let (readings, tally) = pollers.stop();
+        // The closed connection was asked again with the same cursor.
+        assert_eq!(server.join().unwrap(), ["now", "7", "9", "9", "12", "12"]);
+        let ids: Vec<_> = readings[0].events.iter().map(|(id, _)| *id).collect();
+        assert_eq!((readings[0].began_after, ids), (Some(7), vec![8, 9, 11]));
+        assert_eq!(tally.statuses, BTreeMap::from([(200, 4), (503, 1)]));
+        assert!(tally.errors.is_empty(), "{tally:?}");
+        assert_eq!(tally.first_bad_reply.unwrap().status, 503);
+    }
+}
