@@ -1,1 +1,266 @@
-//! Being written.
+//! Everpoll's settings: one TOML file and one environment, read alike by the daemon and by the fallback.
+//!
+//! Two layers. The raw one ([`source`]) knows where each value was written and what it says there, as text; the
+//! other is [`Settings`], in which a duration is a [`Duration`] and nothing needs to be checked again. Between them
+//! stands [`Settings::load`], which collects *all* problems before it gives up: whoever sets up a server wants to
+//! mend five mistakes in one round.
+//!
+//! What a newcomer gets wrong: an environment variable wins over the file; an *empty* variable counts as not set,
+//! since process managers and containers pass on what nobody filled in; an unknown key is a problem and not a
+//! remark, because a mistyped `retain_for` would delete events; and a new key needs its row in [`KEYS`], from which
+//! `everpoll help settings` is printed and against which `docs/reference/configuration.md` is tested.
+
+mod keys;
+mod listen;
+mod problems;
+mod secret;
+mod source;
+mod value;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+pub use keys::{KEYS, Key, describe};
+pub use listen::Listen;
+pub use problems::Problems;
+pub use secret::{DatabaseUrl, Secret};
+
+use source::Sources;
+
+/// The environment variable that names the settings file.
+pub const CONFIG_VARIABLE: &str = "EVERPOLL_CONFIG";
+
+/// Smallest `body_max`: the largest event, its other fields, and the JSON around them.
+pub const MIN_BODY_BYTES: u64 = 1024 * 1024 + 64 * 1024;
+
+/// Everything that can be set, checked. [`Settings::default`] is what holds when nothing is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the daemon listens. Default: 127.0.0.1:8377.
+    pub listen: Listen,
+    /// Permissions of a unix socket that a program makes, 0–0o777. Default: 0o660.
+    pub socket_mode: u32,
+    /// Where the log is. Default: `sqlite:./everpoll.db`.
+    pub database_url: DatabaseUrl,
+    /// Connections that the daemon opens for catching up and for publishing, 1–64. Default: 4.
+    pub database_connections: u32,
+    /// Workers of the fallback, each with a database connection of its own, 1–16. Default: 8.
+    pub fallback_workers: u32,
+    /// Longest hold of a poll, 0–3600 s. Default: 25 s.
+    pub hold_max: Duration,
+    /// Who may read.
+    pub access: Access,
+    /// What `POST /publish` must present. Default: none, only this machine may publish.
+    pub publish_key: Option<Secret>,
+    /// How long events stay; `None` = for ever. Default: 7 days.
+    pub retain_for: Option<Duration>,
+    /// How many events stay; `None` = all that [`retain_for`](Self::retain_for) lets stay. Default: `None`.
+    pub retain_count: Option<u64>,
+    /// Memory for the newest events in the daemon, bytes. Default: 64 MiB.
+    pub window_bytes: u64,
+    /// Most connections that a program holds at once. Default: 20,000.
+    pub connections_max: u32,
+    /// How long a request's head may take to arrive, 1–300 s. Default: 10 s.
+    pub head_timeout: Duration,
+    /// How long a connection without a request is kept, 1–3600 s. Default: 125 s.
+    pub idle_timeout: Duration,
+    /// How long a client may take nothing of a reply, 1–3600 s. Default: 30 s.
+    pub write_timeout: Duration,
+    /// How long a stopping program waits for the requests in hand, 0–3600 s. Default: 10 s.
+    pub drain_timeout: Duration,
+    /// Largest body of `POST /publish`, bytes, at least [`MIN_BODY_BYTES`]. Default: 8 MiB.
+    pub body_max: u64,
+    /// Which diagnostics are written, as `tracing-subscriber`'s `EnvFilter` reads it. Default: `info`.
+    pub log: String,
+    /// How diagnostics look. Default: text.
+    pub log_format: LogFormat,
+    /// Whether somebody wrote `access` down, or it is only the default.
+    access_is_written: bool,
+}
+
+/// Who may read which channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Access {
+    /// Whoever reaches the program reads any channel.
+    Open,
+}
+
+/// How diagnostics look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One line of text for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: Listen::Tcp { host: "127.0.0.1".into(), port: 8377 },
+            socket_mode: 0o660,
+            database_url: DatabaseUrl::new("sqlite:./everpoll.db"),
+            database_connections: 4,
+            fallback_workers: 8,
+            hold_max: Duration::from_secs(25),
+            access: Access::Open,
+            publish_key: None,
+            retain_for: Some(Duration::from_secs(7 * 24 * 3600)),
+            retain_count: None,
+            window_bytes: 64 * 1024 * 1024,
+            connections_max: 20_000,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(125),
+            write_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(10),
+            body_max: 8 * 1024 * 1024,
+            log: "info".into(),
+            log_format: LogFormat::Text,
+            access_is_written: false,
+        }
+    }
+}
+
+impl Settings {
+    /// The settings of a program that serves: from the file that `config` or `EVERPOLL_CONFIG` names, if any, and
+    /// from this process's environment.
+    ///
+    /// # Errors
+    ///
+    /// All [`Problems`] at once; the program prints them and exits with 2.
+    pub fn from_process(config: Option<&Path>) -> Result<Self, Problems> {
+        let settings = Self::for_command(config);
+        let access = settings.as_ref().map_or_else(|p| p.unprotected.clone(), |s| s.unprotected(&s.listen));
+        refuse_unprotected(settings, access)
+    }
+
+    /// The settings of a command that serves nobody, such as `everpoll publish`: as [`from_process`](Self::from_process), but
+    /// `access` need not be written.
+    ///
+    /// # Errors
+    ///
+    /// All [`Problems`] at once.
+    pub fn for_command(config: Option<&Path>) -> Result<Self, Problems> {
+        let from_variable = std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty());
+        let path = config.or(from_variable.as_deref().map(Path::new));
+        let text = match path.map(|path| (path, std::fs::read_to_string(path))) {
+            None => None,
+            Some((path, Ok(text))) => Some((path, text)),
+            Some((path, Err(error))) => {
+                let text = format!("the settings file {} cannot be read: {error}", path.display());
+                return Err(Problems::new(vec![text]));
+            }
+        };
+        // A variable whose very name is not UTF-8 is none of ours.
+        let variables =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+        Self::read(text.as_ref().map(|(path, text)| (*path, text.as_str())), variables)
+    }
+
+    /// The settings of a program that serves, from a file's path and text and from an environment.
+    ///
+    /// # Errors
+    ///
+    /// All [`Problems`] at once, among them that `access` must be written down.
+    pub fn load(
+        file: Option<(&Path, &str)>,
+        environment: impl Iterator<Item = (String, OsString)>,
+    ) -> Result<Self, Problems> {
+        let settings = Self::read(file, environment);
+        let access = settings.as_ref().map_or_else(|p| p.unprotected.clone(), |s| s.unprotected(&s.listen));
+        refuse_unprotected(settings, access)
+    }
+
+    /// Why a program with these settings must not serve at `listen`, if so: a loopback address or a unix socket is
+    /// no protection, since a web server stands in front; so `access` must be written down before
+    /// events of a real database, or at a public address, can be read. For an address that is not
+    /// [`listen`](Self::listen): the fallback's `--listen`.
+    #[must_use]
+    pub fn unprotected(&self, listen: &Listen) -> Option<String> {
+        if self.access_is_written {
+            return None;
+        }
+        let why = if self.database_url.is_postgres() {
+            "the database is PostgreSQL".to_owned()
+        } else if !listen.is_local() {
+            format!("{listen} can be reached from other machines")
+        } else {
+            return None;
+        };
+        Some(format!(
+            "access is not set, and {why}: everyone who reaches the web server could read every channel; \
+             if that is what you want, write access = \"open\" or EVERPOLL_ACCESS=open"
+        ))
+    }
+
+    fn read(
+        file: Option<(&Path, &str)>,
+        environment: impl Iterator<Item = (String, OsString)>,
+    ) -> Result<Self, Problems> {
+        let mut sources = Sources::collect(file, environment);
+        let settings = Self::from_sources(&mut sources);
+        if sources.problems.is_empty() {
+            return Ok(settings);
+        }
+        let unprotected = settings.unprotected(&settings.listen);
+        Err(Problems { texts: sources.problems, unprotected })
+    }
+
+    fn from_sources(sources: &mut Sources) -> Self {
+        use value::*;
+        let is = Self::default();
+        let access = sources.take("access", access);
+        Self {
+            listen: sources.take("listen", Listen::parse).unwrap_or(is.listen),
+            socket_mode: sources.take("socket_mode", mode).unwrap_or(is.socket_mode),
+            database_url: sources.take("database_url", DatabaseUrl::parse).unwrap_or(is.database_url),
+            database_connections: sources
+                .take("database_connections", number("connections", 1, 64, 4))
+                .unwrap_or(is.database_connections),
+            fallback_workers: sources
+                .take("fallback_workers", number("workers", 1, 16, 8))
+                .unwrap_or(is.fallback_workers),
+            hold_max: sources.take("hold_max", seconds(0, 3600, 25)).unwrap_or(is.hold_max),
+            access: access.unwrap_or(is.access),
+            publish_key: sources.take("publish_key", Secret::parse).or(is.publish_key),
+            retain_for: sources.take("retain_for", age).unwrap_or(is.retain_for),
+            retain_count: sources.take("retain_count", count).unwrap_or(is.retain_count),
+            window_bytes: sources
+                .take("window_bytes", bytes(64 << 10, 64 << 30, "64MiB"))
+                .unwrap_or(is.window_bytes),
+            connections_max: sources
+                .take("connections_max", number("connections", 1, 1_000_000, 20_000))
+                .unwrap_or(is.connections_max),
+            head_timeout: sources.take("head_timeout", seconds(1, 300, 10)).unwrap_or(is.head_timeout),
+            idle_timeout: sources.take("idle_timeout", seconds(1, 3600, 125)).unwrap_or(is.idle_timeout),
+            write_timeout: sources.take("write_timeout", seconds(1, 3600, 30)).unwrap_or(is.write_timeout),
+            drain_timeout: sources.take("drain_timeout", seconds(0, 3600, 10)).unwrap_or(is.drain_timeout),
+            body_max: sources
+                .take("body_max", bytes(MIN_BODY_BYTES, 256 << 20, "8MiB"))
+                .unwrap_or(is.body_max),
+            log: sources.take("log", log).unwrap_or(is.log),
+            log_format: sources.take("log_format", log_format).unwrap_or(is.log_format),
+            access_is_written: access.is_some() || sources.has("access"),
+        }
+    }
+}
+
+/// Adds what the safety rule has to say to the other problems.
+fn refuse_unprotected(
+    settings: Result<Settings, Problems>,
+    unprotected: Option<String>,
+) -> Result<Settings, Problems> {
+    match (settings, unprotected) {
+        (settings, None) => settings,
+        (Ok(_), Some(text)) => Err(Problems::new(vec![text])),
+        (Err(mut problems), Some(text)) => {
+            problems.texts.push(text);
+            Err(problems)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

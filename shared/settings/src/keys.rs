@@ -1,0 +1,251 @@
+//! The table of all settings: what people read about them.
+//!
+//! `everpoll help settings` prints it, and a test compares `docs/reference/configuration.md` with it, so the two
+//! cannot say different things. What the program *does* with a value is in [`Settings`](crate::Settings); a test takes each
+//! default through the parser to see that table and program agree.
+
+use std::fmt::Write as _;
+
+/// One setting, as people read about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// The key in the TOML file.
+    pub name: &'static str,
+    /// The environment variable.
+    pub variable: &'static str,
+    /// The default as one would write it; `none` where there is none.
+    pub default: &'static str,
+    /// Unit or form, and range.
+    pub form: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+    /// What too low and too high a value do, or what to watch.
+    pub advice: &'static str,
+    /// Whether its value must not appear in diagnostics.
+    pub secret: bool,
+}
+
+/// All settings, in the order of the documentation.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "listen",
+        variable: "EVERPOLL_LISTEN",
+        default: "127.0.0.1:8377",
+        form: "host:port, or unix:/path",
+        meaning: "Where the daemon listens.",
+        advice: "An address that other machines can reach needs access to be written down. \
+                 The fallback is told its address by --listen.",
+        secret: false,
+    },
+    Key {
+        name: "socket_mode",
+        variable: "EVERPOLL_SOCKET_MODE",
+        default: "0660",
+        form: "octal file mode in quotes, \"0000\" to \"0777\"",
+        meaning: "Permissions of a unix socket that the daemon or the fallback makes.",
+        advice: "Too strict: the web server cannot connect and answers 502; run both in one group, or give 0666. \
+                 Too wide: every user of the machine may connect.",
+        secret: false,
+    },
+    Key {
+        name: "database_url",
+        variable: "EVERPOLL_DATABASE_URL",
+        default: "sqlite:./everpoll.db",
+        form: "postgres://user:password@host/database (several hosts allowed), or sqlite:/path",
+        meaning: "Where the log is. A SQLite file is made when it is missing; PostgreSQL needs everpoll migrate first.",
+        advice: "The daemon and the fallback must name the same database. A relative path begins where the program was \
+                 started. With PostgreSQL, access must be written down.",
+        secret: true,
+    },
+    Key {
+        name: "database_connections",
+        variable: "EVERPOLL_DATABASE_CONNECTIONS",
+        default: "4",
+        form: "connections, 1 to 64",
+        meaning: "Connections that the daemon opens for catching up and for publishing, each on a thread of its own. \
+                  Two more follow the log.",
+        advice: "Too low: clients that come back after hours wait for each other. Too high: they take the database's \
+                 connections from the application.",
+        secret: false,
+    },
+    Key {
+        name: "fallback_workers",
+        variable: "EVERPOLL_FALLBACK_WORKERS",
+        default: "8",
+        form: "workers, 1 to 16",
+        meaning: "Workers of the fallback under FastCGI, each with one database connection.",
+        advice: "Too low: after the daemon's death the polls of thousands wait in line. Too high: more connections than \
+                 the database has processors to serve only slow each other down.",
+        secret: false,
+    },
+    Key {
+        name: "hold_max",
+        variable: "EVERPOLL_HOLD_MAX",
+        default: "25",
+        form: "seconds, 0 to 3600",
+        meaning: "The longest hold of a poll. A client may ask for less.",
+        advice: "Too low: more requests for nothing; 0 turns long-polling off. Too high: proxies on the way cut \
+                 the request, many at 30 or 60 seconds; the web server in front must wait longer than this.",
+        secret: false,
+    },
+    Key {
+        name: "access",
+        variable: "EVERPOLL_ACCESS",
+        default: "open",
+        form: "open",
+        meaning: "Who may read. open: whoever reaches the program reads any channel.",
+        advice: "The default holds only with a SQLite file and an address of this machine; otherwise it must be written \
+                 down, since a web server in front makes any address public. token and proxy do not exist in this version.",
+        secret: false,
+    },
+    Key {
+        name: "publish_key",
+        variable: "EVERPOLL_PUBLISH_KEY",
+        default: "none",
+        form: "text, at least 16 characters, ASCII without spaces",
+        meaning: "What POST /publish must present as Authorization: Bearer. Without it only this machine may publish over \
+                  HTTP, and only while the program listens on an address of this machine.",
+        advice: "Too short is refused, since it could be guessed.",
+        secret: true,
+    },
+    Key {
+        name: "retain_for",
+        variable: "EVERPOLL_RETAIN_FOR",
+        default: "7d",
+        form: "seconds, or a number with s, m, h or d, up to 36500d; none or 0 for ever",
+        meaning: "How long events stay in the log.",
+        advice: "Too low: clients that were away get a gap instead of events. Too high, or none: the log grows on \
+                 the disk.",
+        secret: false,
+    },
+    Key {
+        name: "retain_count",
+        variable: "EVERPOLL_RETAIN_COUNT",
+        default: "none",
+        form: "events; none or 0 for all",
+        meaning: "How many of the newest events stay in the log; retain_for holds as well.",
+        advice: "Too low: a burst pushes out events that clients have not read yet, and they get a gap.",
+        secret: false,
+    },
+    Key {
+        name: "window_bytes",
+        variable: "EVERPOLL_WINDOW_BYTES",
+        default: "64MiB",
+        form: "bytes, plain or with KiB, MiB or GiB, 64KiB to 64GiB",
+        meaning: "Memory for the newest events in the daemon. Clients that are behind by no more than this do not touch \
+                  the database.",
+        advice: "Too low: after a restart the returning clients load the database. Too high: a slower start, and memory \
+                 that nobody needs.",
+        secret: false,
+    },
+    Key {
+        name: "connections_max",
+        variable: "EVERPOLL_CONNECTIONS_MAX",
+        default: "20000",
+        form: "connections, 1 to 1000000",
+        meaning: "Most connections of a program at once; further ones wait until one ends.",
+        advice: "Must be below the limit of open files (ulimit -n). Too low: clients wait. Too high: \
+                 memory, about 1.5 KB for a held poll.",
+        secret: false,
+    },
+    Key {
+        name: "head_timeout",
+        variable: "EVERPOLL_HEAD_TIMEOUT",
+        default: "10",
+        form: "seconds, 1 to 300",
+        meaning: "How long a request may take to arrive.",
+        advice: "Too low: clients on bad lines get 408. Too high: slow senders hold connections.",
+        secret: false,
+    },
+    Key {
+        name: "idle_timeout",
+        variable: "EVERPOLL_IDLE_TIMEOUT",
+        default: "125",
+        form: "seconds, 1 to 3600",
+        meaning: "How long a connection without a request is kept.",
+        advice: "Below 120 some old browsers send into a connection that was just closed. Too high: idle \
+                 connections use up connections_max.",
+        secret: false,
+    },
+    Key {
+        name: "write_timeout",
+        variable: "EVERPOLL_WRITE_TIMEOUT",
+        default: "30",
+        form: "seconds, 1 to 3600",
+        meaning: "How long a client may take nothing of its reply.",
+        advice: "Too low: clients on bad lines are cut off. Too high: clients that stopped reading hold memory.",
+        secret: false,
+    },
+    Key {
+        name: "drain_timeout",
+        variable: "EVERPOLL_DRAIN_TIMEOUT",
+        default: "10",
+        form: "seconds, 0 to 3600",
+        meaning: "How long a program that was told to stop waits for the requests in hand. Held polls are answered at once.",
+        advice: "Too low: replies are cut off. Too high: a restart takes as long as the slowest client.",
+        secret: false,
+    },
+    Key {
+        name: "body_max",
+        variable: "EVERPOLL_BODY_MAX",
+        default: "8MiB",
+        form: "bytes, plain or with KiB, MiB or GiB, 1088KiB to 256MiB",
+        meaning: "Largest body of POST /publish.",
+        advice: "Too low: large arrays of events are refused with 413. Too high: each publisher may take that \
+                 much memory.",
+        secret: false,
+    },
+    Key {
+        name: "log",
+        variable: "EVERPOLL_LOG",
+        default: "info",
+        form: "error, warn, info, debug or trace, also for parts: info,everpoll=debug",
+        meaning: "Which diagnostics are written to standard error.",
+        advice: "Too low: nobody learns of a lost database. Too high: a line for each request.",
+        secret: false,
+    },
+    Key {
+        name: "log_format",
+        variable: "EVERPOLL_LOG_FORMAT",
+        default: "text",
+        form: "text or json",
+        meaning: "How diagnostics look: lines for people, or one JSON object a line.",
+        advice: "",
+        secret: false,
+    },
+];
+
+/// All settings as text for a terminal.
+#[must_use]
+pub fn describe() -> String {
+    let mut text = String::from(
+        "Settings come from a TOML file (--config FILE or EVERPOLL_CONFIG) and from the environment;\n\
+         a variable wins over the file, an empty one counts as not set.\n",
+    );
+    for key in KEYS {
+        let Key { name, variable, default, form, meaning, advice, .. } = key;
+        let _ = write!(text, "\n{name}  ({variable})\n");
+        let _ = writeln!(text, "    {form}; default: {default}");
+        for line in [meaning, advice].into_iter().filter(|line| !line.is_empty()) {
+            wrap(&mut text, line);
+        }
+    }
+    text
+}
+
+/// Appends `line` in lines of at most 100 columns, indented by four.
+fn wrap(text: &mut String, line: &str) {
+    let mut column = 0;
+    for word in line.split(' ') {
+        if column == 0 || column + 1 + word.len() > 100 {
+            text.push_str(if column == 0 { "    " } else { "\n    " });
+            column = 4;
+        } else {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += word.len();
+    }
+    text.push('\n');
+}

@@ -1,0 +1,168 @@
+use super::*;
+
+fn load(file: &str, environment: &[(&str, &str)]) -> Result<Settings, Problems> {
+    let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value)));
+    Settings::load(Some((Path::new("everpoll.toml"), file)), environment)
+}
+
+/// The texts of the problems, joined.
+fn wrong(file: &str, environment: &[(&str, &str)]) -> String {
+    load(file, environment).unwrap_err().texts().join("\n")
+}
+
+#[test]
+fn nothing_set_is_the_default() {
+    assert_eq!(Settings::load(None, std::iter::empty()), Ok(Settings::default()));
+    assert_eq!(load("", &[]), Ok(Settings::default()));
+}
+
+#[test]
+fn environment_wins_over_the_file() {
+    let settings = load("hold_max = 10\nlisten = 'localhost:1'", &[("EVERPOLL_HOLD_MAX", "20")]).unwrap();
+    assert_eq!(settings.hold_max, Duration::from_secs(20));
+    assert_eq!(settings.listen, Listen::Tcp { host: "localhost".into(), port: 1 });
+}
+
+#[test]
+fn empty_variable_counts_as_not_set() {
+    let settings = load("hold_max = 10", &[("EVERPOLL_HOLD_MAX", ""), ("EVERPOLL_PUBLISH_KEY", "")]).unwrap();
+    assert_eq!(settings.hold_max, Duration::from_secs(10));
+    assert_eq!(settings.publish_key, None);
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    let problems = load(
+        "hold_mx = 3\nwindow_bytes = 'many'\ndatabase_url = 'postgres://db/app'",
+        &[("EVERPOLL_HOLD_MAX", "25s"), ("EVERPOLL_LISTENN", "x")],
+    )
+    .unwrap_err();
+    let texts = problems.texts();
+    assert_eq!(texts.len(), 5, "{texts:#?}");
+    let has = |text: &str| texts.iter().any(|t| t == text);
+    assert!(has("hold_mx in everpoll.toml is not a setting; did you mean hold_max?"));
+    assert!(has("EVERPOLL_LISTENN is not a setting; did you mean EVERPOLL_LISTEN?"));
+    assert!(has("EVERPOLL_HOLD_MAX=\"25s\" is not a number; give seconds from 0 to 3600, such as 25"));
+    assert!(
+        texts
+            .iter()
+            .any(|t| t.starts_with("window_bytes = \"many\" in everpoll.toml is not a number of bytes;"))
+    );
+    assert!(texts.iter().any(|t| t.starts_with("access is not set, and the database is PostgreSQL")));
+    assert!(problems.to_string().starts_with("the settings have 5 problems:\n- "));
+}
+
+#[test]
+fn file_that_is_not_toml_is_named_with_its_line_and_not_quoted() {
+    let text = wrong("hold_max = 3\npublish_key = 'hunter2-hunter2-hunter2", &[]);
+    assert!(text.starts_with("everpoll.toml is not TOML: line 2: "), "{text}");
+    assert!(!text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn value_of_another_kind_is_refused() {
+    assert!(wrong("hold_max = 2.5", &[]).contains("neither text nor a whole number"));
+    assert!(wrong("hold_max = [25]", &[]).contains("neither text nor a whole number"));
+    assert!(wrong("socket_mode = 0o660", &[]).contains("give one such as \"0660\""));
+    assert!(wrong("[daemon]\nhold_max = 3", &[]).contains("daemon in everpoll.toml is not a setting"));
+    assert!(wrong("hold_max = -1", &[]).contains("is not a number"));
+}
+
+#[cfg(unix)]
+#[test]
+fn variable_that_is_not_utf_8_is_a_problem() {
+    use std::os::unix::ffi::OsStringExt;
+    let environment = [("EVERPOLL_LOG".to_owned(), OsString::from_vec(vec![0xff]))];
+    let problems = Settings::load(None, environment.into_iter()).unwrap_err();
+    assert_eq!(problems.texts(), ["EVERPOLL_LOG is not UTF-8; give text"]);
+}
+
+#[test]
+fn variables_of_a_request_and_of_others_are_left_alone() {
+    let settings =
+        load("", &[("HTTP_EVERPOLL_LISTEN", "x"), ("EVERPOLLX", "x"), ("EVERPOLL_CONFIG", "/etc/x.toml")]);
+    assert_eq!(settings, Ok(Settings::default()));
+}
+
+#[test]
+fn postgres_and_public_addresses_need_access_to_be_written() {
+    let open = ("EVERPOLL_ACCESS", "open");
+    let postgres = ("EVERPOLL_DATABASE_URL", "postgres://db/app");
+    assert!(wrong("", &[postgres]).contains("EVERPOLL_ACCESS=open"));
+    assert!(load("", &[postgres, open]).is_ok());
+    assert!(
+        wrong("listen = '0.0.0.0:8377'", &[]).contains("0.0.0.0:8377 can be reached from other machines")
+    );
+    assert!(load("listen = '0.0.0.0:8377'\naccess = 'open'", &[]).is_ok());
+    assert!(load("listen = 'unix:/run/everpoll.sock'", &[]).is_ok());
+    // A unix socket does not help: the web server in front of it is public.
+    assert!(wrong("listen = 'unix:/run/everpoll.sock'", &[postgres]).contains("PostgreSQL"));
+    let settings = load("", &[]).unwrap();
+    assert!(settings.unprotected(&Listen::parse("[::]:1").unwrap()).is_some());
+    assert!(settings.unprotected(&settings.listen).is_none());
+}
+
+#[test]
+fn access_that_does_not_exist_yet_is_refused_once() {
+    for access in ["token", "proxy"] {
+        let environment = [("EVERPOLL_ACCESS", access), ("EVERPOLL_DATABASE_URL", "postgres://db/app")];
+        let problems = load("", &environment).unwrap_err();
+        assert_eq!(problems.texts().len(), 1, "{problems}");
+        assert!(problems.to_string().contains("does not exist in this version"));
+    }
+}
+
+#[test]
+fn secrets_are_neither_in_debug_output_nor_in_problems() {
+    let key = ("EVERPOLL_PUBLISH_KEY", "correct-horse-battery");
+    let url = ("EVERPOLL_DATABASE_URL", "postgres://u:p@ss@db1,db2/app?sslpassword=ss2");
+    let settings = load("", &[key, url, ("EVERPOLL_ACCESS", "open")]).unwrap();
+    let shown = format!("{settings:?}");
+    assert!(shown.contains("postgres://db1,db2/app"), "{shown}");
+    assert!(!shown.contains("correct") && !shown.contains("ss@") && !shown.contains("ss2"), "{shown}");
+    assert_eq!(settings.publish_key.unwrap().expose(), "correct-horse-battery");
+
+    let text =
+        wrong("", &[("EVERPOLL_PUBLISH_KEY", "short"), ("EVERPOLL_DATABASE_URL", "mysql://u:geheim@db/app")]);
+    assert!(text.contains("EVERPOLL_PUBLISH_KEY is 5 characters long; give at least 16"), "{text}");
+    assert!(text.contains("EVERPOLL_DATABASE_URL begins neither with postgres://"), "{text}");
+    assert!(!text.contains("short") && !text.contains("geheim"), "{text}");
+}
+
+#[test]
+fn defaults_of_the_table_are_those_of_the_program() {
+    for key in KEYS.iter().filter(|key| key.default != "none") {
+        let mut settings = load(&format!("{} = '{}'", key.name, key.default), &[]).unwrap();
+        settings.access_is_written = false;
+        assert_eq!(settings, Settings::default(), "{}", key.name);
+    }
+    let none: Vec<_> = KEYS.iter().filter(|key| key.default == "none").map(|key| key.name).collect();
+    assert_eq!(none, ["publish_key", "retain_count"]);
+}
+
+#[test]
+fn variables_are_named_like_their_keys() {
+    for key in KEYS {
+        assert_eq!(key.variable, format!("EVERPOLL_{}", key.name.to_uppercase()));
+    }
+}
+
+/// What the reference says about one key.
+fn section(key: &Key) -> String {
+    let Key { name, variable, default, form, meaning, advice, .. } = key;
+    let advice = if advice.is_empty() { String::new() } else { format!("\n\n{advice}") };
+    format!("### `{name}`\n\n`{variable}` · {form} · default: `{default}`\n\n{meaning}{advice}\n")
+}
+
+#[test]
+fn reference_and_table_say_the_same() {
+    let reference = include_str!("../../../docs/reference/configuration.md");
+    let wanted: String = KEYS.iter().map(|key| section(key) + "\n").collect();
+    let begin = reference.find("### `").expect("the reference has sections");
+    let there = &reference[begin..];
+    let there = &there[..there.find("\n## ").expect("a chapter follows the keys") + 1];
+    assert_eq!(
+        there, wanted,
+        "docs/reference/configuration.md must have, from the first key on:\n\n{wanted}"
+    );
+}

@@ -1,0 +1,200 @@
+//! From text to value. Each error is the rest of a sentence that begins with what was set:
+//! `EVERPOLL_HOLD_MAX="25s"` … `is not a number; give seconds from 0 to 3600, such as 25`.
+
+use std::time::Duration;
+
+use crate::{Access, LogFormat};
+
+/// A whole number of `unit` from `low` to `high`.
+pub(crate) fn number(unit: &str, low: u32, high: u32, example: u32) -> impl Fn(&str) -> Result<u32, String> {
+    move |text| {
+        let advice = format!("give {unit} from {low} to {high}, such as {example}");
+        match digits(text) {
+            None => Err(format!("is not a number; {advice}")),
+            Some(number) => u32::try_from(number)
+                .ok()
+                .filter(|number| (low..=high).contains(number))
+                .ok_or_else(|| format!("is out of range; {advice}")),
+        }
+    }
+}
+
+/// A whole number of seconds from `low` to `high`.
+pub(crate) fn seconds(low: u32, high: u32, example: u32) -> impl Fn(&str) -> Result<Duration, String> {
+    let number = number("seconds", low, high, example);
+    move |text| number(text).map(|seconds| Duration::from_secs(seconds.into()))
+}
+
+/// How long something stays: seconds, or a number with `s`, `m`, `h` or `d`; `none` or 0 is for ever.
+pub(crate) fn age(text: &str) -> Result<Option<Duration>, String> {
+    const ADVICE: &str = "give seconds or a number with s, m, h or d, such as 7d, or none for ever";
+    if text == "none" {
+        return Ok(None);
+    }
+    let (number, unit) = split_unit(text);
+    let factor = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return Err(format!("is not a duration; {ADVICE}")),
+    };
+    let number = digits(number).ok_or_else(|| format!("is not a duration; {ADVICE}"))?;
+    // A hundred years: more is a slip, and would run over in the database's arithmetic.
+    match number.checked_mul(factor).filter(|seconds| *seconds <= 36_500 * 24 * 3600) {
+        Some(0) => Ok(None),
+        Some(seconds) => Ok(Some(Duration::from_secs(seconds))),
+        None => Err(format!("is longer than 36500 days; {ADVICE}")),
+    }
+}
+
+/// How many stay; `none` or 0 is all.
+pub(crate) fn count(text: &str) -> Result<Option<u64>, String> {
+    const ADVICE: &str = "give a number of events, such as 1000000, or none for all";
+    if text == "none" {
+        return Ok(None);
+    }
+    match digits(text) {
+        Some(0) => Ok(None),
+        Some(number) if i64::try_from(number).is_ok() => Ok(Some(number)),
+        Some(_) => Err(format!("is out of range; {ADVICE}")),
+        None => Err(format!("is not a number; {ADVICE}")),
+    }
+}
+
+/// A number of bytes from `low` to `high`, plain or with `KiB`, `MiB` or `GiB`.
+pub(crate) fn bytes(low: u64, high: u64, example: &str) -> impl Fn(&str) -> Result<u64, String> {
+    move |text| {
+        let (low_text, high_text) = (show_bytes(low), show_bytes(high));
+        let advice = format!(
+            "give bytes from {low_text} to {high_text}, plain or with KiB, MiB or GiB, such as {example}"
+        );
+        let (number, unit) = split_unit(text);
+        let shift = match unit {
+            "" => 0,
+            "KiB" => 10,
+            "MiB" => 20,
+            "GiB" => 30,
+            _ => return Err(format!("is not a number of bytes; {advice}")),
+        };
+        let number = digits(number).ok_or_else(|| format!("is not a number of bytes; {advice}"))?;
+        number
+            .checked_mul(1 << shift)
+            .filter(|bytes| (low..=high).contains(bytes))
+            .ok_or_else(|| format!("is out of range; {advice}"))
+    }
+}
+
+/// File permissions, octal.
+pub(crate) fn mode(text: &str) -> Result<u32, String> {
+    let octal = (3..=4).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if octal && mode <= 0o777 => Ok(mode),
+        _ => Err(
+            "is not a file mode; give three or four octal digits in quotes up to \"0777\", such as \"0660\""
+                .into(),
+        ),
+    }
+}
+
+/// Who may read.
+pub(crate) fn access(text: &str) -> Result<Access, String> {
+    match text {
+        "open" => Ok(Access::Open),
+        "token" | "proxy" => {
+            Err("does not exist in this version; give open, and let the web server in front decide \
+                                  who reaches /e/ (nginx/README.md shows auth_request)"
+                .into())
+        }
+        _ => Err("is not known; give open: whoever reaches the program reads any channel".into()),
+    }
+}
+
+/// Which diagnostics are written. The filter itself is read by the program that writes them.
+pub(crate) fn log(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() || text.contains(|c: char| c.is_control()) {
+        return Err(
+            "is not a filter; give error, warn, info, debug or trace, or one such as info,everpoll=debug"
+                .into(),
+        );
+    }
+    Ok(text.to_owned())
+}
+
+/// How diagnostics look.
+pub(crate) fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("is not known; give text or json".into()),
+    }
+}
+
+/// Digits only: `parse` alone would take a leading `+`.
+fn digits(text: &str) -> Option<u64> {
+    let only_digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    // More digits than fit are a number, too: out of range, not unreadable.
+    only_digits.then(|| text.parse().unwrap_or(u64::MAX))
+}
+
+/// `64 MiB` to `64` and `MiB`.
+fn split_unit(text: &str) -> (&str, &str) {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    (&text[..end], text[end..].trim_start_matches(' '))
+}
+
+fn show_bytes(bytes: u64) -> String {
+    [(30, "GiB"), (20, "MiB"), (10, "KiB")]
+        .into_iter()
+        .find(|(shift, _)| bytes >= 1 << shift && bytes.is_multiple_of(1 << shift))
+        .map_or_else(|| bytes.to_string(), |(shift, unit)| format!("{}{unit}", bytes >> shift))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn age_is_read_with_and_without_unit() {
+        let days = |n: u64| Ok(Some(Duration::from_secs(n * 24 * 3600)));
+        assert_eq!(age("7d"), days(7));
+        assert_eq!(age("168h"), days(7));
+        assert_eq!(age("604800"), days(7));
+        assert_eq!(age("10080 m"), days(7));
+        assert_eq!(age("none"), Ok(None));
+        assert_eq!(age("0"), Ok(None));
+        for wrong in ["", "-1", "+7", "7w", "d", "1.5h", "7 d d", "99999999999999999999d", "36501d"] {
+            assert!(age(wrong).unwrap_err().contains("such as 7d"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_binary_and_bounded() {
+        let parse = bytes(64 << 10, 1 << 30, "64MiB");
+        assert_eq!(parse("64MiB"), Ok(64 << 20));
+        assert_eq!(parse("64 KiB"), Ok(65536));
+        assert_eq!(parse("1GiB"), Ok(1 << 30));
+        for wrong in ["64MB", "64M", "1.5MiB", "65535", "2GiB", "99999999999999999999GiB", "MiB"] {
+            assert!(parse(wrong).unwrap_err().contains("from 64KiB to 1GiB"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn number_out_of_range_is_told_from_no_number() {
+        let parse = number("workers", 1, 16, 8);
+        assert_eq!(parse("16"), Ok(16));
+        assert_eq!(parse("17").unwrap_err(), "is out of range; give workers from 1 to 16, such as 8");
+        assert_eq!(parse("x").unwrap_err(), "is not a number; give workers from 1 to 16, such as 8");
+        assert!(parse("99999999999999999999999").unwrap_err().contains("out of range"));
+        assert!(parse("+3").is_err());
+    }
+
+    #[test]
+    fn mode_is_octal() {
+        assert_eq!(mode("0660"), Ok(0o660));
+        assert_eq!(mode("666"), Ok(0o666));
+        for wrong in ["0o660", "+660", "1777", "432x", "9", "08", "", "00660"] {
+            assert!(mode(wrong).is_err(), "{wrong}");
+        }
+    }
+}
