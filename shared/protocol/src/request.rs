@@ -203,7 +203,12 @@ impl Request {
         if raw.method == "POST" {
             parameters.take_body(raw.headers, raw.body)?;
         }
-        if parameters.flavor.is_none() && header("accept").is_some_and(|accept| wants_stream(&accept)) {
+        // Clients that ask for another transport by a header do not understand a poll's reply, so a held poll would only
+        // keep them waiting.
+        if header("upgrade").is_some_and(|upgrade| upgrade.eq_ignore_ascii_case(b"websocket")) {
+            parameters.flavor = Some(b"websocket".to_vec());
+        } else if parameters.flavor.is_none() && header("accept").is_some_and(|accept| wants_stream(&accept))
+        {
             parameters.flavor = Some(b"eventsource".to_vec());
         }
 
@@ -512,6 +517,7 @@ pub(crate) mod tests {
             assert_eq!(code(parse("GET", &format!("/e/c?{query}"), &[], "")), expected, "{query}");
         }
         assert_eq!(code(parse("GET", "/e/c", &[("accept", "text/event-stream")], "")), "flavor_unknown");
+        assert_eq!(code(parse("GET", "/e/c", &[("upgrade", "WebSocket")], "")), "flavor_unknown");
         assert_eq!(
             code(parse("POST", "/e/c", &[("content-type", "application/json")], "[1]")),
             "body_malformed"

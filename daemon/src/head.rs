@@ -1,0 +1,157 @@
+//! One HTTP/1 request head, as far as a poll needs it.
+//!
+//! The parser is `httparse`, which is hyper's own. Whatever is not a plain poll is left to hyper, with the bytes read.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use everpoll_protocol::{Headers, MAX_TARGET_BYTES, RequestError, Route};
+
+/// Largest head, in bytes.
+pub(crate) const HEAD_MAX: usize = 16 * 1024;
+
+/// Most header fields.
+pub(crate) const FIELDS_MAX: usize = 100;
+
+/// What the bytes read so far are.
+pub(crate) enum Parsed<'a> {
+    /// A head that is not complete yet.
+    Partial,
+    /// A poll without a body.
+    Poll(PollHead<'a>),
+    /// Something that hyper serves.
+    Other,
+}
+
+/// The head of a poll.
+pub(crate) struct PollHead<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) target: &'a [u8],
+    pub(crate) fields: Fields<'a>,
+    /// The length of the head, in bytes.
+    pub(crate) length: usize,
+    pub(crate) keep_alive: bool,
+    pub(crate) http10: bool,
+}
+
+/// Header fields as they came.
+pub(crate) struct Fields<'a>(Vec<httparse::Header<'a>>);
+
+impl Headers for Fields<'_> {
+    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        let mut values =
+            self.0.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value);
+        let first = values.next()?;
+        Some(values.fold(Cow::Borrowed(first), |all, value| [&all, b", ".as_slice(), value].concat().into()))
+    }
+}
+
+/// Parses what was read.
+///
+/// # Errors
+///
+/// [`RequestError::HeadMalformed`], [`RequestError::HeadTooLarge`] or [`RequestError::TargetTooLong`]; the connection
+/// is of no use any more then.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed<'_>, RequestError> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut fields);
+    let length = match request.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => {
+            // The target is known to be too long before its head is complete.
+            let line = bytes.iter().position(|b| *b == b'\n').unwrap_or(bytes.len());
+            if line > MAX_TARGET_BYTES + 32 {
+                return Err(RequestError::TargetTooLong);
+            }
+            return if bytes.len() >= HEAD_MAX { Err(too_large()) } else { Ok(Parsed::Partial) };
+        }
+        Err(httparse::Error::TooManyHeaders) => return Err(too_large()),
+        Err(error) => return Err(RequestError::HeadMalformed { reason: error.to_string() }),
+    };
+    if length > HEAD_MAX {
+        return Err(too_large());
+    }
+    let http10 = request.version == Some(0);
+    let (method, target) = (request.method.unwrap_or_default(), request.path.unwrap_or_default().as_bytes());
+    let fields = Fields(request.headers.to_vec());
+    // RFC 9112 section 3.2: a server must refuse what has not exactly one Host.
+    let hosts = fields.0.iter().filter(|field| field.name.eq_ignore_ascii_case("host")).count();
+    if hosts > 1 || (hosts == 0 && !http10) {
+        return Err(RequestError::HeadMalformed { reason: format!("it has {hosts} Host fields") });
+    }
+    let has_body = fields.header("transfer-encoding").is_some()
+        || fields.header("content-length").is_some_and(|length| *length != *b"0");
+    let plain_poll = matches!(Route::of(target), Route::Poll(_)) && method != "POST" && !has_body;
+    if !plain_poll {
+        return Ok(Parsed::Other);
+    }
+    let connection = fields.header("connection").unwrap_or_default().to_ascii_lowercase();
+    let says = |word: &[u8]| connection.split(|b| *b == b',').any(|token| token.trim_ascii() == word);
+    let keep_alive = if http10 { says(b"keep-alive") } else { !says(b"close") };
+    Ok(Parsed::Poll(PollHead { method, target, fields, length, keep_alive, http10 }))
+}
+
+/// What is said to a client that takes too long.
+pub(crate) fn timeout(patience: Duration) -> RequestError {
+    RequestError::HeadTimeout { seconds: patience.as_secs() }
+}
+
+fn too_large() -> RequestError {
+    RequestError::HeadTooLarge { limit: HEAD_MAX, fields: FIELDS_MAX }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(bytes: &[u8]) -> &'static str {
+        match parse(bytes) {
+            Ok(_) => "ok",
+            Err(error) => error.code(),
+        }
+    }
+
+    #[test]
+    fn poll_is_told_from_what_hyper_serves() {
+        let poll =
+            b"GET /e/cheese/w?x HTTP/1.1\r\nHost: a\r\nLast-Event-Id: 4\r\nLAST-EVENT-ID: 5\r\n\r\nrest";
+        let Ok(Parsed::Poll(head)) = parse(poll) else { panic!() };
+        assert_eq!((head.method, head.target, head.keep_alive), ("GET", b"/e/cheese/w?x".as_slice(), true));
+        assert_eq!(head.length, poll.len() - 4);
+        assert_eq!(head.fields.header("last-event-id").unwrap(), b"4, 5".as_slice());
+        for other in [
+            "POST /e/c HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /e/c HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n",
+            "GET /e/c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n",
+        ] {
+            assert!(matches!(parse(other.as_bytes()), Ok(Parsed::Other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn connection_stays_open_as_http_has_it() {
+        let keeps = |head: &str| match parse(format!("{head}\r\n\r\n").as_bytes()) {
+            Ok(Parsed::Poll(head)) => head.keep_alive,
+            _ => panic!("{head}"),
+        };
+        assert!(keeps("GET /e/c HTTP/1.1\r\nHost: a"));
+        assert!(!keeps("GET /e/c HTTP/1.1\r\nHost: a\r\nConnection: x, Close"));
+        assert!(!keeps("GET /e/c HTTP/1.0"));
+        assert!(keeps("GET /e/c HTTP/1.0\r\nConnection: Keep-Alive"));
+    }
+
+    #[test]
+    fn malformed_and_oversized_heads_are_refused() {
+        assert_eq!(code(b"GET /e/c HTTP/1.1\r\n\r\n"), "head_malformed");
+        assert_eq!(code(b"GET /e/c HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"), "head_malformed");
+        assert_eq!(code(b"\x16\x03\x01\x02\x00"), "head_malformed");
+        assert_eq!(code(b"GET /e/c HTTP/2.0\r\n\r\n"), "head_malformed");
+        assert_eq!(code(b"GET /e/c HTTP/1.1\r\nHost : a\r\n\r\n"), "head_malformed");
+        assert_eq!(code(&[b"GET /e/".as_slice(), &[b'x'; 9000]].concat()), "target_too_long");
+        let many = format!("GET /e/c HTTP/1.1\r\nHost: a\r\n{}\r\n", "x: 1\r\n".repeat(100));
+        assert_eq!(code(many.as_bytes()), "head_too_large");
+        let large = format!("GET /e/c HTTP/1.1\r\nHost: a\r\nx: {}", "y".repeat(HEAD_MAX));
+        assert_eq!(code(large.as_bytes()), "head_too_large");
+    }
+}

@@ -1,0 +1,142 @@
+//! Publishing over HTTP: many requests share a transaction.
+//!
+//! A commit waits for the disk. Requests that come meanwhile are published together by the next one, so that their
+//! number per second is not bound by the number of commits. Each request stays atomic: when the shared transaction is
+//! refused, they are published one by one, and only those at fault are told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use everpoll_log::{Log, LogError};
+use everpoll_protocol::{MAX_PUBLISH_EVENTS, NewEvent, PublishRequest, Reply, RequestError, ServeError};
+use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
+
+use crate::tailer::Bell;
+
+/// Most requests that wait for the next transaction.
+const QUEUE_MAX: usize = 1024;
+
+/// A transaction ends at this many bytes of data.
+const TRANSACTION_BYTES: usize = 8 * 1024 * 1024;
+
+/// Why a publish failed, for the sender.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The sender's fault.
+    Request(RequestError),
+    /// Ours.
+    Serve(ServeError),
+}
+
+struct Job {
+    request: PublishRequest,
+    reply: oneshot::Sender<Result<Vec<u64>, Failure>>,
+}
+
+/// Takes publishing requests to the thread that commits them.
+#[derive(Clone, Debug)]
+pub(crate) struct Publishing(mpsc::Sender<Job>);
+
+/// The thread's end.
+pub(crate) struct Committer {
+    jobs: mpsc::Receiver<Job>,
+    log: Log,
+    bell: Arc<Bell>,
+}
+
+/// A queue and the end of it that commits with `log`, then rings `bell`.
+pub(crate) fn publishing(log: Log, bell: Arc<Bell>) -> (Publishing, Committer) {
+    let (sender, jobs) = mpsc::channel(QUEUE_MAX);
+    (Publishing(sender), Committer { jobs, log, bell })
+}
+
+impl Publishing {
+    /// Publishes; returns once the transaction is committed, or was not. Not cancel safe: the events may be published
+    /// although nobody waits for the answer any more.
+    pub(crate) async fn publish(&self, request: PublishRequest) -> Result<Vec<u64>, Failure> {
+        let (reply, answer) = oneshot::channel();
+        // A full queue is waited for, but not for ever.
+        match self.0.send_timeout(Job { request, reply }, Duration::from_secs(5)).await {
+            Ok(()) => answer.await.unwrap_or(Err(Failure::Serve(ServeError::OutcomeUnknown))),
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Failure::Serve(ServeError::Overloaded)),
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Failure::Serve(ServeError::Draining)),
+        }
+    }
+}
+
+impl Failure {
+    /// What the sender is told; `reconnect_in` seconds later it may try again.
+    pub(crate) fn reply(&self, reconnect_in: u32) -> Reply {
+        match self {
+            Self::Request(error) => Reply::request_error(error, false),
+            Self::Serve(error) => Reply::serve_error(*error, reconnect_in, false),
+        }
+    }
+}
+
+impl From<&LogError> for Failure {
+    fn from(error: &LogError) -> Self {
+        match error {
+            LogError::Rejected(error) => Self::Request(error.clone()),
+            other => Self::Serve(other.serve_error().unwrap_or(ServeError::Internal)),
+        }
+    }
+}
+
+impl Committer {
+    /// Commits until all senders are gone.
+    pub(crate) fn run(mut self) {
+        while let Some(job) = self.jobs.blocking_recv() {
+            let jobs = self.gather(job);
+            self.commit(jobs);
+        }
+    }
+
+    /// The job and those that wait behind it, as many as fit into one transaction.
+    fn gather(&mut self, first: Job) -> Vec<Job> {
+        let size =
+            |job: &Job| job.request.events.iter().map(|event| event.data.as_str().len()).sum::<usize>();
+        let (mut events, mut bytes) = (first.request.events.len(), size(&first));
+        let mut jobs = vec![first];
+        while events < MAX_PUBLISH_EVENTS && bytes < TRANSACTION_BYTES {
+            let Ok(job) = self.jobs.try_recv() else { break };
+            events += job.request.events.len();
+            bytes += size(&job);
+            jobs.push(job);
+        }
+        jobs
+    }
+
+    fn commit(&mut self, mut jobs: Vec<Job>) {
+        let mut events: Vec<NewEvent> = Vec::new();
+        let mut lengths = Vec::with_capacity(jobs.len());
+        for job in &mut jobs {
+            lengths.push(job.request.events.len());
+            events.append(&mut job.request.events);
+        }
+        match self.log.publish(&events) {
+            Ok(ids) => {
+                self.bell.ring();
+                let mut ids = ids.into_iter();
+                for (job, length) in jobs.into_iter().zip(lengths) {
+                    let _ = job.reply.send(Ok(ids.by_ref().take(length).collect()));
+                }
+            }
+            // One of several may be at fault; each is tried alone.
+            Err(LogError::Rejected(_)) if jobs.len() > 1 => {
+                let mut events = events.into_iter();
+                for (mut job, length) in jobs.into_iter().zip(lengths) {
+                    job.request.events = events.by_ref().take(length).collect();
+                    self.commit(vec![job]);
+                }
+            }
+            Err(error) => {
+                warn!(events = events.len(), "cannot publish: {error}");
+                for job in jobs {
+                    let _ = job.reply.send(Err(Failure::from(&error)));
+                }
+            }
+        }
+    }
+}

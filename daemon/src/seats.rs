@@ -1,0 +1,60 @@
+//! Of one browser one request is held: the daemon's side of [`Places`].
+//!
+//! The rule itself is the protocol's. Here stands what it cannot know: how to wake the request that lost its place.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use everpoll_protocol::{Claim, Place, Places, Tab, WaitId};
+
+use crate::hub::{Waiter, Wake, lock};
+
+/// The places, and the waiters of those that can lose theirs.
+#[derive(Debug, Default)]
+pub(crate) struct Seats {
+    places: Places,
+    /// By [`Place::number`]. Only requests that name a tab can be replaced; the others are not kept here.
+    replaceable: HashMap<u64, Vec<Arc<Waiter>>>,
+}
+
+/// A held request's place, given back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Seat<'a> {
+    seats: &'a Mutex<Seats>,
+    place: Place,
+}
+
+impl Seats {
+    /// Asks for the place of `wait_id` for the request that `waiter` wakes; `None` when another one holds it.
+    pub(crate) fn claim<'a>(
+        seats: &'a Mutex<Self>,
+        wait_id: &WaitId,
+        tab: Option<&Tab>,
+        waiter: &Arc<Waiter>,
+    ) -> Option<Seat<'a>> {
+        let mut guard = lock(seats);
+        let place = match guard.places.claim(wait_id, tab) {
+            Claim::Taken => return None,
+            Claim::Granted(place) => place,
+            Claim::Replaced { place, ghost } => {
+                for waiter in guard.replaceable.remove(&ghost).unwrap_or_default() {
+                    waiter.wake(Wake::Replaced);
+                }
+                place
+            }
+        };
+        if tab.is_some() {
+            guard.replaceable.entry(place.number()).or_default().push(waiter.clone());
+        }
+        Some(Seat { seats, place })
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let mut seats = lock(self.seats);
+        seats.places.free(&self.place);
+        // Copies of one request end together: the first that ends has the reply for all.
+        seats.replaceable.remove(&self.place.number());
+    }
+}

@@ -1,0 +1,160 @@
+//! What all connections share.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use everpoll_protocol::{Limits, Reconnect, Steering, Timestamp};
+use tokio::sync::watch;
+
+use crate::catch_up::CatchUp;
+use crate::health::Health;
+use crate::hub::{Hub, Wake, lock};
+use crate::publish::Publishing;
+use crate::replies::Replies;
+use crate::seats::Seats;
+use crate::window::Window;
+
+/// How long a client may take, and how many there may be.
+#[derive(Clone, Debug)]
+pub(crate) struct Patience {
+    /// From a request head's first byte to its last.
+    pub(crate) head: Duration,
+    /// Between two pieces of a request's body.
+    pub(crate) body: Duration,
+    /// Between two requests of a connection.
+    pub(crate) idle: Duration,
+    /// From a reply's first byte to its last.
+    pub(crate) write: Duration,
+    /// Most connections at once.
+    pub(crate) connections_max: usize,
+}
+
+/// What all connections share.
+pub(crate) struct Server {
+    pub(crate) limits: Limits,
+    pub(crate) patience: Patience,
+    pub(crate) window: Arc<Mutex<Window>>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) seats: Mutex<Seats>,
+    pub(crate) catch_up: Arc<CatchUp>,
+    pub(crate) publishing: Publishing,
+    pub(crate) replies: Replies,
+    pub(crate) health: Arc<Health>,
+    /// Open connections.
+    pub(crate) connections: AtomicUsize,
+    /// Requests that are read but not answered yet.
+    pub(crate) busy: AtomicUsize,
+    draining: AtomicBool,
+    /// Closes idle connections once the daemon stops.
+    pub(crate) stop: watch::Sender<bool>,
+    steering: Steering,
+    random: RandomState,
+    random_state: AtomicUsize,
+}
+
+impl Server {
+    pub(crate) fn new(
+        limits: Limits,
+        patience: Patience,
+        window: Arc<Mutex<Window>>,
+        hub: Arc<Hub>,
+        catch_up: Arc<CatchUp>,
+        publishing: Publishing,
+        health: Arc<Health>,
+    ) -> Self {
+        Self {
+            limits,
+            patience,
+            window,
+            hub,
+            seats: Mutex::default(),
+            catch_up,
+            publishing,
+            replies: Replies::default(),
+            health,
+            connections: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            stop: watch::Sender::new(false),
+            steering: Steering::default(),
+            random: RandomState::new(),
+            random_state: AtomicUsize::new(0),
+        }
+    }
+
+    /// The longest hold, in whole seconds, as an envelope says it.
+    pub(crate) fn hold_seconds(&self) -> u32 {
+        u32::try_from(self.limits.hold_max.as_secs()).unwrap_or(u32::MAX)
+    }
+
+    /// Turns a delay into seconds.
+    pub(crate) fn reconnect_in(&self, reconnect: Reconnect) -> u32 {
+        match reconnect {
+            Reconnect::Drain => self.steering.drain(self.random()),
+            _ => self.steering.short_poll(self.load(), self.random()),
+        }
+    }
+
+    /// The used share of the connections, in thousandths.
+    fn load(&self) -> u32 {
+        let open = self.connections.load(Ordering::Relaxed);
+        u32::try_from(open * 1000 / self.patience.connections_max.max(1)).unwrap_or(1000)
+    }
+
+    /// Evenly spread, not secret: it only keeps clients apart.
+    fn random(&self) -> u32 {
+        self.random.hash_one(self.random_state.fetch_add(1, Ordering::Relaxed)) as u32
+    }
+
+    /// Whether the daemon is about to stop.
+    pub(crate) fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// From now on nothing is held any more; all that is held is answered.
+    pub(crate) fn drain(&self) {
+        self.health.draining();
+        self.draining.store(true, Ordering::SeqCst);
+        self.hub.wake_all(Wake::Drain);
+    }
+}
+
+/// The wall clock.
+pub(crate) fn now() -> Timestamp {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_micros(u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// The `Date` of a reply, made anew each second.
+pub(crate) fn http_date() -> Arc<str> {
+    static LAST: Mutex<Option<(u64, Arc<str>)>> = Mutex::new(None);
+    let time = SystemTime::now();
+    let second = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut last = lock(&LAST);
+    match &*last {
+        Some((known, date)) if *known == second => date.clone(),
+        _ => {
+            let date: Arc<str> = httpdate::fmt_http_date(time).into();
+            *last = Some((second, date.clone()));
+            date
+        }
+    }
+}
+
+/// Counts something for as long as it lives.
+pub(crate) struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    pub(crate) fn new(counter: &'a AtomicUsize) -> Self {
+        counter.fetch_add(1, Ordering::SeqCst);
+        Self(counter)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,148 @@
+//! What hyper serves: publishing, health, polls with a body, and everything that is not found.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use everpoll_protocol::{Headers, RawRequest, Reconnect, Reply, Request, RequestError};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use hyper::header::{HeaderMap, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::timeout;
+
+use crate::head::{FIELDS_MAX, HEAD_MAX};
+use crate::long_poll;
+use crate::server::{Counted, Server};
+use crate::stream::{Rewound, Stream};
+
+/// Smallest buffer that hyper allows is 8 KiB; heads may be larger, bodies are read in pieces.
+const BUFFER: usize = 2 * HEAD_MAX;
+
+/// Serves a connection whose first bytes are in `before`, until it is closed.
+pub(crate) async fn serve(stream: Stream, before: Vec<u8>, server: &Arc<Server>) {
+    let peer_is_local = stream.peer_is_local();
+    let service =
+        service_fn(
+            |request| async move { Ok::<_, Infallible>(respond(request, server, peer_is_local).await) },
+        );
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(server.patience.head)
+        .max_buf_size(BUFFER)
+        .max_headers(FIELDS_MAX)
+        .serve_connection(TokioIo::new(Rewound::new(before, stream)), service);
+    let mut connection = std::pin::pin!(connection);
+    let mut stopped = server.stop.subscribe();
+    let finished = tokio::select! {
+        finished = connection.as_mut() => Some(finished),
+        _ = stopped.wait_for(|stopped| *stopped) => None,
+    };
+    // What breaks a connection is the client's affair; hyper has told it what it could.
+    if finished.is_none() {
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    }
+}
+
+async fn respond(
+    request: hyper::Request<Incoming>,
+    server: &Arc<Server>,
+    peer_is_local: bool,
+) -> Response<Full<Bytes>> {
+    let _busy = Counted::new(&server.busy);
+    let head_only = request.method() == hyper::Method::HEAD;
+    let reply = match request.uri().path() {
+        "/healthz" => Reply::health(200, "alive", "the daemon runs", head_only),
+        "/readyz" => server.health.reply(head_only),
+        _ => respond_to_protocol(request, server, peer_is_local).await,
+    };
+    to_response(&reply, server)
+}
+
+async fn respond_to_protocol(
+    request: hyper::Request<Incoming>,
+    server: &Arc<Server>,
+    peer_is_local: bool,
+) -> Reply {
+    let (parts, body) = request.into_parts();
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str()).as_bytes();
+    let head_only = parts.method == hyper::Method::HEAD;
+    let body = match read_body(body, server.limits.body(target), server.patience.body).await {
+        Ok(body) => body,
+        Err(error) => return Reply::request_error(&error, head_only),
+    };
+    let parsed = {
+        let headers = &HyperHeaders(&parts.headers);
+        let raw = RawRequest { method: parts.method.as_str(), target, headers, body: &body, peer_is_local };
+        Request::parse(&raw, &server.limits)
+    };
+    match parsed {
+        Ok(Request::Poll(request)) => long_poll::reply(server, &request).await,
+        Ok(Request::Publish(request)) => match server.publishing.publish(request).await {
+            Ok(ids) => Reply::published(&ids),
+            Err(failure) => failure.reply(server.reconnect_in(Reconnect::ShortPoll)),
+        },
+        Ok(Request::Options { allow }) => Reply::options(allow),
+        Err(error) => Reply::request_error(&error, head_only),
+    }
+}
+
+/// Reads a body of at most `limit` bytes, as long as it keeps coming.
+async fn read_body(mut body: Incoming, limit: usize, patience: Duration) -> Result<Bytes, RequestError> {
+    // What says that it is too large is not read at all.
+    if body.size_hint().lower() > limit as u64 {
+        return Err(RequestError::BodyTooLarge { limit });
+    }
+    let mut all = Vec::new();
+    loop {
+        let frame = match timeout(patience, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(error))) => return Err(RequestError::HeadMalformed { reason: error.to_string() }),
+            Ok(None) => return Ok(all.into()),
+            Err(_) => return Err(RequestError::BodyTimeout { seconds: patience.as_secs() }),
+        };
+        if let Some(data) = frame.data_ref() {
+            if all.len() + data.len() > limit {
+                return Err(RequestError::BodyTooLarge { limit });
+            }
+            all.extend_from_slice(data);
+        }
+    }
+}
+
+struct HyperHeaders<'a>(&'a HeaderMap);
+
+impl Headers for HyperHeaders<'_> {
+    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        let mut values = self.0.get_all(name).iter().map(HeaderValue::as_bytes);
+        let first = values.next()?;
+        Some(values.fold(Cow::Borrowed(first), |all, value| [&all, b", ".as_slice(), value].concat().into()))
+    }
+}
+
+fn to_response(reply: &Reply, server: &Server) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(reply.body()));
+    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in reply.headers() {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            response.headers_mut().append(name_of(name), value);
+        }
+    }
+    // After these, the rest of the body is still on its way, and must not be taken for the next request.
+    let unread = matches!(reply.status, 408 | 413);
+    if unread || server.draining() {
+        response.headers_mut().insert(hyper::header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Reply headers are known names; hyper wants them in lower case.
+fn name_of(name: &str) -> hyper::header::HeaderName {
+    hyper::header::HeaderName::from_bytes(name.as_bytes()).expect("the protocol's header names are tokens")
+}

@@ -1,0 +1,128 @@
+//! A connection from TCP or a unix socket, and one whose first bytes were read already.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// A client's connection.
+pub(crate) enum Stream {
+    /// From a TCP port.
+    Tcp(TcpStream),
+    /// From a unix socket.
+    Unix(UnixStream),
+}
+
+macro_rules! either {
+    ($self:expr, $stream:ident => $call:expr) => {
+        match $self {
+            Stream::Tcp($stream) => $call,
+            Stream::Unix($stream) => $call,
+        }
+    };
+}
+
+impl Stream {
+    /// Whether the other end is this machine.
+    pub(crate) fn peer_is_local(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback()),
+            Self::Unix(_) => true,
+        }
+    }
+
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        either!(self, stream => stream.readable().await)
+    }
+
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        either!(self, stream => stream.writable().await)
+    }
+
+    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        either!(self, stream => stream.try_read(buffer))
+    }
+
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        either!(self, stream => stream.try_write(bytes))
+    }
+
+    /// Ready when the client has left. What it sends meanwhile is kept in `pipelined`, up to `max` bytes; a client
+    /// that sends more than that is not watched any longer, and its poll ends with its hold.
+    pub(crate) fn poll_closed(
+        &self,
+        pipelined: &mut Vec<u8>,
+        max: usize,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
+        while pipelined.len() < max {
+            match either!(self, stream => stream.poll_read_ready(context)) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(())) => {}
+            }
+            let mut some = [0; 512];
+            match self.try_read(&mut some) {
+                Ok(0) => return Poll::Ready(()),
+                Ok(read) => pipelined.extend_from_slice(&some[..read]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(()),
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// A connection that begins with bytes that were read from it before.
+pub(crate) struct Rewound {
+    before: Vec<u8>,
+    given: usize,
+    stream: Stream,
+}
+
+impl Rewound {
+    /// Gives `before` first.
+    pub(crate) fn new(before: Vec<u8>, stream: Stream) -> Self {
+        Self { before, given: 0, stream }
+    }
+}
+
+impl AsyncRead for Rewound {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let rest = &this.before[this.given..];
+        if !rest.is_empty() {
+            let some = rest.len().min(buffer.remaining());
+            buffer.put_slice(&rest[..some]);
+            this.given += some;
+            return Poll::Ready(Ok(()));
+        }
+        this.before = Vec::new();
+        this.given = 0;
+        either!(&mut this.stream, stream => Pin::new(stream).poll_read(context, buffer))
+    }
+}
+
+impl AsyncWrite for Rewound {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        either!(&mut self.stream, stream => Pin::new(stream).poll_write(context, bytes))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(&mut self.stream, stream => Pin::new(stream).poll_flush(context))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(&mut self.stream, stream => Pin::new(stream).poll_shutdown(context))
+    }
+}

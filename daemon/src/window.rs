@@ -1,0 +1,340 @@
+//! The newest events of the log, in memory.
+//!
+//! A poll whose cursor lies in the window is answered, or held, without touching the database; so the database's load
+//! follows the number of events and not that of clients. The window is contiguous: it has *every* event with
+//! `floor < id <= newest`, of all channels. What a newcomer gets wrong: a cursor below the floor does not have to mean
+//! a look into the database. For channels that were looked up before, the window remembers since when they are quiet.
+//!
+//! No IO and no clock here; [`crate::tailer`] fills it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use everpoll_protocol::{BATCH_EVENTS, Channel, Channels, Cursor, Page, Record, Timestamp};
+
+/// What a record costs beside its JSON: itself, its places in two queues, its share of a channel's entry.
+const RECORD_OVERHEAD: usize = 256;
+
+/// Most channels that are remembered as quiet. Forgetting one costs a look into the database.
+const QUIET_MAX: usize = 100_000;
+
+/// What the window says to a poll.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// All that the log has for it, up to the newest event.
+    Found(Page),
+    /// Only the database knows.
+    Miss,
+}
+
+/// The newest events.
+#[derive(Debug)]
+pub(crate) struct Window {
+    floor: u64,
+    newest: u64,
+    bytes_max: usize,
+    bytes: usize,
+    records: VecDeque<Placed>,
+    channels: HashMap<Channel, VecDeque<Arc<Record>>>,
+    quiet: HashMap<Channel, Quiet>,
+    /// The time of the latest event that was ever in the window or just below it, if known.
+    latest: Timestamp,
+    generation: u64,
+}
+
+/// A record and the latest time up to it. Times may step back with the database's clock; this one does not, so that
+/// it can be searched.
+#[derive(Debug)]
+struct Placed {
+    latest: Timestamp,
+    record: Arc<Record>,
+}
+
+/// A channel has no event with `after < id <= floor`, and, where that is known, none placed later than `since` with
+/// an id up to the floor.
+#[derive(Clone, Copy, Debug)]
+struct Quiet {
+    after: u64,
+    since: Option<Timestamp>,
+}
+
+impl Window {
+    /// An empty window of at most `bytes_max` bytes that begins behind the event `floor`.
+    pub(crate) fn new(bytes_max: usize, floor: u64) -> Self {
+        Self {
+            floor,
+            newest: floor,
+            bytes_max,
+            bytes: 0,
+            records: VecDeque::new(),
+            channels: HashMap::new(),
+            quiet: HashMap::new(),
+            latest: Timestamp::default(),
+            generation: 0,
+        }
+    }
+
+    /// The id of the newest event that the tailer has seen.
+    pub(crate) fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// Changes with every change of the window's events.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// How many events there are, and how many bytes they take.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.records.len(), self.bytes)
+    }
+
+    /// Forgets everything and begins again behind `floor`.
+    pub(crate) fn reset(&mut self, floor: u64) {
+        let generation = self.generation + 1;
+        *self = Self { generation, ..Self::new(self.bytes_max, floor) };
+    }
+
+    /// Appends the next events, ascending, and says up to where the log is known now.
+    pub(crate) fn append(&mut self, records: Vec<Arc<Record>>, newest: u64) {
+        self.generation += 1;
+        for record in records {
+            debug_assert!(record.id > self.newest);
+            self.newest = record.id;
+            self.latest = self.latest.max(record.ts);
+            self.bytes += cost(&record);
+            self.channels.entry(record.channel.clone()).or_default().push_back(record.clone());
+            self.records.push_back(Placed { latest: self.latest, record });
+        }
+        self.newest = self.newest.max(newest);
+        while self.bytes > self.bytes_max {
+            self.evict();
+        }
+    }
+
+    fn evict(&mut self) {
+        let Some(Placed { latest, record }) = self.records.pop_front() else { return };
+        self.bytes -= cost(&record);
+        self.floor = record.id;
+        if let Some(queue) = self.channels.get_mut(&record.channel) {
+            queue.pop_front();
+            if queue.is_empty() {
+                self.channels.remove(&record.channel);
+            }
+        }
+        self.remember(record.channel.clone(), Quiet { after: record.id, since: Some(latest) });
+    }
+
+    fn remember(&mut self, channel: Channel, quiet: Quiet) {
+        if self.quiet.len() >= QUIET_MAX && !self.quiet.contains_key(&channel) {
+            self.quiet.clear();
+        }
+        self.quiet.insert(channel, quiet);
+    }
+
+    /// Takes in that the database, read for all of `channels` from `cursor` on, gave `page`.
+    pub(crate) fn learn(&mut self, channels: &Channels, cursor: Cursor, page: &Page) {
+        // Only a read to the end of the log, made at or after the window's floor, says that nothing lies between.
+        if page.more || page.gap.is_some() || page.next < self.floor {
+            return;
+        }
+        for channel in channels.as_slice() {
+            let below = page.records.iter().filter(|r| r.channel == *channel && r.id <= self.floor);
+            let last = below.fold(None, |last: Option<(u64, Timestamp)>, record| {
+                Some((record.id, last.map_or(record.ts, |last| last.1.max(record.ts))))
+            });
+            let (after, since) = match (last, cursor) {
+                (Some((id, latest)), _) => (id, Some(latest)),
+                (None, Cursor::After(after)) => (after, None),
+                // Ids below the floor are unknown then, but none of them was placed after that time.
+                (None, Cursor::Since(since)) => (self.floor, Some(since)),
+                (None, Cursor::Now) => continue,
+            };
+            let known = self.quiet.get(channel).copied();
+            let after = known.map_or(after, |known| known.after.min(after));
+            let since = match known.and_then(|known| known.since) {
+                Some(known) => Some(since.map_or(known, |since| since.min(known))),
+                None => since,
+            };
+            self.remember(channel.clone(), Quiet { after, since });
+        }
+    }
+
+    /// What there is for a poll.
+    pub(crate) fn look(&self, channels: &Channels, cursor: Cursor) -> Look {
+        let after = match cursor {
+            Cursor::Now => return Look::Found(Page { next: self.newest, ..Page::default() }),
+            // Perhaps the database is ahead of the window, perhaps the cursor is of another log.
+            Cursor::After(after) if after > self.newest => return Look::Miss,
+            Cursor::After(after) => after,
+            Cursor::Since(since) => match self.first_since(channels, since) {
+                Some(after) => after,
+                None => return Look::Miss,
+            },
+        };
+        let known = |channel: &Channel| self.quiet.get(channel).is_some_and(|quiet| quiet.after <= after);
+        if after < self.floor && !channels.as_slice().iter().all(known) {
+            return Look::Miss;
+        }
+        Look::Found(self.collect(channels, after))
+    }
+
+    /// The id of the last event before the first that was placed later than `since`; `None` where the window does not
+    /// reach back so far.
+    fn first_since(&self, channels: &Channels, since: Timestamp) -> Option<u64> {
+        let index = self.records.partition_point(|placed| placed.latest <= since);
+        let quiet_since = |channel: &Channel| {
+            self.quiet.get(channel).and_then(|quiet| quiet.since).is_some_and(|quiet| quiet <= since)
+        };
+        // Where the first event of the window is early enough, or the log had none before it, all later ones are here.
+        if index == 0 && self.floor > 0 && !channels.as_slice().iter().all(quiet_since) {
+            return None;
+        }
+        Some(match index {
+            0 => self.floor,
+            _ => self.records[index - 1].record.id,
+        })
+    }
+
+    fn collect(&self, channels: &Channels, after: u64) -> Page {
+        let mut records = Vec::new();
+        for channel in channels.as_slice() {
+            if let Some(queue) = self.channels.get(channel) {
+                let first = queue.partition_point(|record| record.id <= after);
+                records.extend(queue.range(first..).take(BATCH_EVENTS + 1).cloned());
+            }
+        }
+        if channels.as_slice().len() > 1 {
+            records.sort_unstable_by_key(|record| record.id);
+        }
+        let more = records.len() > BATCH_EVENTS;
+        records.truncate(BATCH_EVENTS);
+        let next = match records.last() {
+            Some(last) if more => last.id,
+            _ => self.newest,
+        };
+        Page { gap: None, records, next, more }
+    }
+}
+
+fn cost(record: &Record) -> usize {
+    record.json.len() + record.channel.as_str().len() + RECORD_OVERHEAD
+}
+
+#[cfg(test)]
+mod tests {
+    use everpoll_protocol::{Data, Event, Kind};
+
+    use super::*;
+
+    fn record(id: u64, channel: &str) -> Arc<Record> {
+        Arc::new(Record::from(&Event {
+            id,
+            channel: Channel::parse(channel).unwrap(),
+            kind: Kind::parse("made").unwrap(),
+            data: Data::parse("1").unwrap(),
+            ts: Timestamp::from_micros(id * 1_000_000),
+            exclude: None,
+        }))
+    }
+
+    fn channels(names: &str) -> Channels {
+        Channels::parse_segment(names.as_bytes()).unwrap()
+    }
+
+    fn since(seconds: u64) -> Cursor {
+        Cursor::Since(Timestamp::from_micros(seconds * 1_000_000))
+    }
+
+    fn ids(look: Look) -> Option<(Vec<u64>, u64)> {
+        match look {
+            Look::Found(page) => Some((page.records.iter().map(|record| record.id).collect(), page.next)),
+            Look::Miss => None,
+        }
+    }
+
+    /// Events 11 to 14 of a log of which 1 to 10 are not in memory; room for three.
+    fn window() -> Window {
+        let mut window = Window::new(3 * cost(&record(11, "a")), 10);
+        window.append(vec![record(11, "a"), record(12, "b"), record(13, "a"), record(14, "b")], 14);
+        window
+    }
+
+    #[test]
+    fn cursor_in_the_window_is_served_from_memory() {
+        let window = window();
+        assert_eq!(ids(window.look(&channels("a"), Cursor::After(11))), Some((vec![13], 14)));
+        assert_eq!(ids(window.look(&channels("a,b"), Cursor::After(12))), Some((vec![13, 14], 14)));
+        assert_eq!(ids(window.look(&channels("c"), Cursor::After(14))), Some((vec![], 14)));
+        assert_eq!(ids(window.look(&channels("a"), Cursor::Now)), Some((vec![], 14)));
+    }
+
+    #[test]
+    fn cursor_outside_the_window_is_a_miss() {
+        let window = window();
+        assert_eq!(window.look(&channels("c"), Cursor::After(10)), Look::Miss);
+        assert_eq!(window.look(&channels("c"), Cursor::After(15)), Look::Miss);
+        assert_eq!(window.look(&channels("c"), since(11)), Look::Miss);
+    }
+
+    #[test]
+    fn evicted_channel_is_known_to_be_quiet_since() {
+        let mut window = window();
+        window.append(vec![record(15, "b"), record(16, "b"), record(17, "b")], 17);
+        // 13 was the last of channel a, and was thrown out.
+        assert_eq!(ids(window.look(&channels("a"), Cursor::After(13))), Some((vec![], 17)));
+        assert_eq!(window.look(&channels("a"), Cursor::After(12)), Look::Miss);
+        assert_eq!(ids(window.look(&channels("a"), since(13))), Some((vec![], 17)));
+    }
+
+    #[test]
+    fn channel_that_was_looked_up_is_not_looked_up_again() {
+        let mut window = window();
+        let nothing = Page { next: 14, ..Page::default() };
+        window.learn(&channels("c"), Cursor::After(3), &nothing);
+        assert_eq!(ids(window.look(&channels("c"), Cursor::After(3))), Some((vec![], 14)));
+        assert_eq!(ids(window.look(&channels("c"), Cursor::After(5))), Some((vec![], 14)));
+        assert_eq!(window.look(&channels("c"), Cursor::After(2)), Look::Miss);
+        assert_eq!(window.look(&channels("c,d"), Cursor::After(3)), Look::Miss);
+        window.learn(&channels("d"), since(4), &nothing);
+        window.append(vec![record(15, "d")], 15);
+        assert_eq!(ids(window.look(&channels("d"), since(5))), Some((vec![15], 15)));
+        assert_eq!(window.look(&channels("d"), since(3)), Look::Miss);
+    }
+
+    #[test]
+    fn read_that_did_not_reach_the_end_teaches_nothing() {
+        let mut window = window();
+        let page = Page { next: 5, more: true, records: vec![record(5, "c")], gap: None };
+        window.learn(&channels("c"), Cursor::After(3), &page);
+        assert_eq!(window.look(&channels("c"), Cursor::After(5)), Look::Miss);
+        window.learn(&channels("c"), Cursor::After(3), &Page { next: 9, more: false, ..page });
+        assert_eq!(window.look(&channels("c"), Cursor::After(5)), Look::Miss);
+    }
+
+    #[test]
+    fn time_is_found_although_the_clock_stepped_back() {
+        let mut window = Window::new(usize::MAX, 0);
+        let mut stepped = Record::from(&Event {
+            id: 2,
+            channel: Channel::parse("a").unwrap(),
+            kind: Kind::parse("made").unwrap(),
+            data: Data::parse("1").unwrap(),
+            ts: Timestamp::from_micros(500_000),
+            exclude: None,
+        });
+        stepped.id = 2;
+        window.append(vec![record(1, "a"), Arc::new(stepped), record(3, "a")], 3);
+        assert_eq!(ids(window.look(&channels("a"), since(0))), Some((vec![1, 2, 3], 3)));
+        assert_eq!(ids(window.look(&channels("a"), since(1))), Some((vec![3], 3)));
+        assert_eq!(ids(window.look(&channels("a"), since(3))), Some((vec![], 3)));
+    }
+
+    #[test]
+    fn page_ends_at_a_thousand_events() {
+        let mut window = Window::new(usize::MAX, 0);
+        window.append((1..=1500).map(|id| record(id, if id % 2 == 0 { "a" } else { "b" })).collect(), 1500);
+        let Look::Found(page) = window.look(&channels("a,b"), Cursor::After(0)) else { panic!() };
+        assert_eq!((page.records.len(), page.next, page.more), (1000, 1000, true));
+    }
+}
