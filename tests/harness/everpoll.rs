@@ -71,6 +71,8 @@ impl Start {
         settings.insert("EVERPOLL_DATABASE_URL".to_owned(), database_url.into());
         // With PostgreSQL it must be written down; `open` is what nearly all tests want.
         settings.insert("EVERPOLL_ACCESS".to_owned(), "open".to_owned());
+        // The web server's workers are another user when the tests run as root.
+        settings.insert("EVERPOLL_SOCKET_MODE".to_owned(), "0666".to_owned());
         Self { settings, address: None }
     }
 }
@@ -166,8 +168,7 @@ impl FallbackStart {
         let Start { settings, address } = self.0;
         let directory = TestDir::new();
         let address = address.unwrap_or_else(|| Address::Unix(directory.join("fallback.sock")));
-        // The web server's workers are other users when the tests run as root.
-        let arguments = ["--listen", &address.to_string(), "--socket-mode", "0666"].map(str::to_owned);
+        let arguments = ["--listen", &address.to_string()].map(str::to_owned);
         Fallback {
             program: Program::start("everpoll-fallback", arguments.into(), settings, address, directory),
         }
