@@ -1,6 +1,10 @@
 //! The daemon and the command line.
+//!
+//! `serve` is the daemon; all other commands are small and live in [`cli`]. The way of a poll through the daemon: `front`
+//! reads its head, `seats` and `hub` hold it, `tailer` follows the log and wakes it up, `window` has what it is answered with.
 
 mod catch_up;
+mod cli;
 mod front;
 mod head;
 mod health;
@@ -19,8 +23,6 @@ mod tailer;
 mod wakeup;
 mod window;
 
-fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let settings = everpoll_settings::Settings::from_process(None).map_err(|e| anyhow::anyhow!("{e}"))?;
-    serve::run(&settings)
+fn main() -> std::process::ExitCode {
+    cli::main()
 }

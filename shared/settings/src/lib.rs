@@ -123,6 +123,16 @@ impl Default for Settings {
     }
 }
 
+/// Reads a duration as [`Settings::retain_for`] is written: seconds, or a number with `s`, `m`, `h` or `d`; `none` or 0
+/// is for ever.
+///
+/// # Errors
+///
+/// The rest of a sentence that begins with what was given.
+pub fn parse_age(text: &str) -> Result<Option<Duration>, String> {
+    value::age(text)
+}
+
 impl Settings {
     /// The settings of a program that serves: from the file that `config` or `EVERPOLL_CONFIG` names, if any, and
     /// from this process's environment.
