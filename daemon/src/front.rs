@@ -6,14 +6,15 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Context;
 use std::time::Duration;
 
 use bytes::Bytes;
-use everpoll_protocol::{Head, RawRequest, Reply, Request, RequestError, ServeError};
+use everpoll_protocol::{Head, PollRequest, RawRequest, Reconnect, Reply, Request, RequestError, ServeError};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
 
-use crate::head::{self, HEAD_MAX, Parsed};
+use crate::head::{self, HEAD_MAX, Parsed, PollHead};
 use crate::listen::Listener;
 use crate::long_poll::{self, Connection, Outcome};
 use crate::server::{self, Counted, Server};
@@ -22,6 +23,9 @@ use crate::stream::Stream;
 
 /// How long accepting pauses when the process has no file left for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a refused client may take to read why.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Accepts connections until the daemon stops.
 pub(crate) async fn accept(listener: Listener, server: Arc<Server>) {
@@ -40,15 +44,11 @@ pub(crate) async fn accept(listener: Listener, server: Arc<Server>) {
                         warn!(open, "too many connections: new ones are sent away; raise connections_max");
                         full = true;
                     }
-                    refuse(&stream, &server);
+                    send_away(&stream, &server);
                     continue;
                 }
                 full &= open * 10 > server.patience.connections_max * 9;
-                let server = server.clone();
-                tokio::spawn(async move {
-                    let _counted = Counted::new(&server.connections);
-                    serve(stream, &server).await;
-                });
+                tokio::spawn(serve(stream, server.clone()));
             }
             // The client left before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -61,132 +61,125 @@ pub(crate) async fn accept(listener: Listener, server: Arc<Server>) {
 }
 
 /// Tells a client that there is no room for it. What does not fit into the socket's empty buffer is not waited for.
-fn refuse(stream: &Stream, server: &Server) {
-    let reply = Reply::serve_error(
-        ServeError::Overloaded,
-        server.reconnect_in(everpoll_protocol::Reconnect::ShortPoll),
-        false,
-    );
+fn send_away(stream: &Stream, server: &Server) {
+    let reconnect_in = server.reconnect_in(Reconnect::ShortPoll);
+    let reply = Reply::serve_error(ServeError::Overloaded, reconnect_in, false);
     let _ = stream.try_write(&to_bytes(&reply, Connection { keep_alive: false, http10: false }));
 }
 
-/// What is to be done with a connection next.
-enum Next {
-    /// The request was answered, and another may follow.
-    Again,
-    /// It is to be closed.
-    Close,
-    /// It is hyper's.
-    Other,
-}
-
-async fn serve(stream: Stream, server: &Arc<Server>) {
+/// Serves a connection until it is closed.
+///
+/// This is the state of every held poll, so what is large and not needed while a poll is held is boxed.
+async fn serve(stream: Stream, server: Arc<Server>) {
+    let _counted = Counted::new(&server.connections);
     let mut buffer = Vec::new();
     loop {
-        match serve_one(&stream, &mut buffer, server).await {
-            // Whoever waits keeps no buffer; what was pipelined is small and stays.
-            Next::Again if buffer.is_empty() => buffer = Vec::new(),
-            Next::Again => {}
-            Next::Close => return,
-            // Boxed, so that a held poll has no room for it.
-            Next::Other => return Box::pin(service::serve(stream, buffer, server)).await,
-        }
-    }
-}
-
-/// A request as the front has parsed it.
-struct Parse {
-    request: Result<Request, RequestError>,
-    head_only: bool,
-    connection: Connection,
-}
-
-async fn serve_one(stream: &Stream, buffer: &mut Vec<u8>, server: &Arc<Server>) -> Next {
-    let parse = match read_request(stream, buffer, server).await {
-        Ok(Some(parse)) => parse,
-        Ok(None) => return Next::Other,
-        Err(None) => return Next::Close,
-        Err(Some(error)) => {
-            // What follows such a head cannot be understood, so nothing is read any more.
-            let connection = Connection { keep_alive: false, http10: false };
-            let _ = write(stream, &to_bytes(&Reply::request_error(&error, false), connection), server).await;
-            linger(stream).await;
-            return Next::Close;
-        }
-    };
-    let _busy = Counted::new(&server.busy);
-    let connection = parse.connection;
-    let bytes = match parse.request {
-        Ok(Request::Poll(request)) => {
-            let closed = |context: &mut std::task::Context<'_>| stream.poll_closed(buffer, HEAD_MAX, context);
-            match long_poll::serve(server, request, connection, closed).await {
-                Outcome::Bytes(bytes) => bytes,
-                Outcome::Gone => return Next::Close,
+        let (request, connection) = match Box::pin(read_request(&stream, &mut buffer, &server)).await {
+            Read::Poll(request, connection) => (request, connection),
+            Read::Other => return Box::pin(service::serve(stream, buffer, &server)).await,
+            Read::Reply(bytes, connection) => {
+                if write(&stream, &bytes, &server).await.is_err() || !stays_open(&server, connection) {
+                    return;
+                }
+                continue;
             }
+            Read::Refuse(bytes) => return Box::pin(refuse(&stream, &bytes, &server)).await,
+            Read::Close => return,
+        };
+        let _busy = Counted::new(&server.busy);
+        let closed = |context: &mut Context<'_>| stream.poll_closed(&mut buffer, HEAD_MAX, context);
+        let bytes = match long_poll::serve(&server, &request, connection, closed).await {
+            Outcome::Bytes(bytes) => bytes,
+            Outcome::Gone => return,
+        };
+        if write(&stream, &bytes, &server).await.is_err() || !stays_open(&server, connection) {
+            return;
         }
-        Ok(Request::Options { allow }) => to_bytes(&Reply::options(allow), connection),
-        // The front keeps only polls; publishing is hyper's.
-        Ok(Request::Publish(_)) => to_bytes(&Reply::serve_error(ServeError::Internal, 0, false), connection),
-        Err(error) => to_bytes(&Reply::request_error(&error, parse.head_only), connection),
-    };
-    match write(stream, &bytes, server).await {
-        Ok(()) if connection.keep_alive && !server.draining() => Next::Again,
-        _ => Next::Close,
+        // Whoever waits keeps no buffer; what was pipelined is small and stays.
+        if buffer.is_empty() {
+            buffer = Vec::new();
+        }
     }
 }
 
-/// Reads a head and parses it; `Ok(None)` when it is hyper's, `Err(None)` when there is none.
-async fn read_request(
-    stream: &Stream,
-    buffer: &mut Vec<u8>,
-    server: &Server,
-) -> Result<Option<Parse>, Option<RequestError>> {
+fn stays_open(server: &Server, connection: Connection) -> bool {
+    connection.keep_alive && !server.draining()
+}
+
+/// What came of reading a request.
+enum Read {
+    /// A poll.
+    Poll(Box<PollRequest>, Connection),
+    /// Something else that is answered already.
+    Reply(Bytes, Connection),
+    /// A head that cannot be understood; what follows it cannot either.
+    Refuse(Bytes),
+    /// Something that hyper serves.
+    Other,
+    /// Nothing: the client has left, or nobody sent anything for too long.
+    Close,
+}
+
+/// Waits for a head, reads and parses it.
+async fn read_request(stream: &Stream, buffer: &mut Vec<u8>, server: &Server) -> Read {
     let mut deadline = None;
     loop {
         if !buffer.is_empty() {
-            match head::parse(buffer).map_err(Some)? {
-                Parsed::Poll(head) => {
-                    let headers = &head.fields;
-                    let peer_is_local = stream.peer_is_local();
-                    let raw = RawRequest {
-                        method: head.method,
-                        target: head.target,
-                        headers,
-                        body: b"",
-                        peer_is_local,
-                    };
-                    let request = Request::parse(&raw, &server.limits);
-                    let connection = Connection { keep_alive: head.keep_alive, http10: head.http10 };
-                    let (head_only, length) = (head.method == "HEAD", head.length);
+            match head::parse(buffer) {
+                Ok(Parsed::Poll(head)) => {
+                    let (read, length) = (parse(&head, stream, server), head.length);
                     buffer.drain(..length);
-                    return Ok(Some(Parse { request, head_only, connection }));
+                    return read;
                 }
-                Parsed::Other => return Ok(None),
-                Parsed::Partial => {}
+                Ok(Parsed::Other) => return Read::Other,
+                Ok(Parsed::Partial) => {}
+                Err(error) => return refusal(&error),
             }
         }
         match (buffer.is_empty(), deadline) {
-            (true, _) => idle(stream, server).await.map_err(|()| None)?,
+            (true, _) => {
+                if !begins(stream, server).await {
+                    return Read::Close;
+                }
+            }
             (false, None) => deadline = Some(Instant::now() + server.patience.head),
             (false, Some(at)) => match timeout_at(at, stream.readable()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(None),
-                Err(_) => return Err(Some(head::timeout(server.patience.head))),
+                Ok(Err(_)) => return Read::Close,
+                Err(_) => return refusal(&head::timeout(server.patience.head)),
             },
         }
-        read_some(stream, buffer).map_err(|_| None)?;
+        if read_some(stream, buffer).is_err() {
+            return Read::Close;
+        }
     }
 }
 
-/// Waits for a request's first byte.
-async fn idle(stream: &Stream, server: &Server) -> Result<(), ()> {
+fn parse(head: &PollHead<'_>, stream: &Stream, server: &Server) -> Read {
+    let connection = Connection { keep_alive: head.keep_alive, http10: head.http10 };
+    let (headers, peer_is_local) = (&head.fields, stream.peer_is_local());
+    let raw = RawRequest { method: head.method, target: head.target, headers, body: b"", peer_is_local };
+    let reply = match Request::parse(&raw, &server.limits) {
+        Ok(Request::Poll(request)) => return Read::Poll(Box::new(request), connection),
+        Ok(Request::Options { allow }) => Reply::options(allow),
+        // The front keeps only polls; publishing is hyper's.
+        Ok(Request::Publish(_)) => Reply::serve_error(ServeError::Internal, 0, false),
+        Err(error) => Reply::request_error(&error, head.method == "HEAD"),
+    };
+    Read::Reply(to_bytes(&reply, connection), connection)
+}
+
+fn refusal(error: &RequestError) -> Read {
+    let reply = Reply::request_error(error, false);
+    Read::Refuse(to_bytes(&reply, Connection { keep_alive: false, http10: false }))
+}
+
+/// Waits for a request's first byte; `false` when none is to be expected any more.
+async fn begins(stream: &Stream, server: &Server) -> bool {
     let mut stopped = server.stop.subscribe();
     tokio::select! {
-        readable = timeout(server.patience.idle, stream.readable()) => match readable {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(()),
-        },
-        _ = stopped.wait_for(|stopped| *stopped) => Err(()),
+        readable = timeout(server.patience.idle, stream.readable()) => matches!(readable, Ok(Ok(()))),
+        _ = stopped.wait_for(|stopped| *stopped) => false,
     }
 }
 
@@ -227,9 +220,12 @@ async fn write(stream: &Stream, bytes: &Bytes, server: &Server) -> io::Result<()
     Box::pin(timeout(server.patience.write, slow)).await?
 }
 
-/// Reads what is still on its way for a moment, so that closing does not reset the connection before the client has
-/// read the reply (RFC 9112 section 9.6).
-async fn linger(stream: &Stream) {
+/// Answers a head that cannot be understood. What is still on its way is read for a moment, so that closing does not
+/// reset the connection before the client has read the reply (RFC 9112 section 9.6).
+async fn refuse(stream: &Stream, bytes: &Bytes, server: &Server) {
+    if write(stream, bytes, server).await.is_err() {
+        return;
+    }
     let drain = async {
         let mut left = 1024 * 1024_usize;
         let mut some = [0; 4096];
@@ -242,7 +238,7 @@ async fn linger(stream: &Stream) {
             }
         }
     };
-    let _ = Box::pin(timeout(Duration::from_secs(1), drain)).await;
+    let _ = timeout(LINGER, drain).await;
 }
 
 fn to_bytes(reply: &Reply, connection: Connection) -> Bytes {

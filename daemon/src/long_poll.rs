@@ -4,7 +4,7 @@
 //! browser's place, then the subscription, then one more read, then the wait. Whatever comes after the subscription
 //! wakes, whatever came before it is read.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::task::{Context, Poll as Ready};
 use std::time::Instant;
@@ -38,74 +38,87 @@ pub(crate) enum Outcome {
 }
 
 /// Serves a poll of a connection of our own HTTP/1 front. `closed` is ready when the client has left.
+///
+/// Thousands of these wait at a time, so what lives across an `.await` here is kept small.
 pub(crate) async fn serve(
     server: &Server,
-    request: PollRequest,
+    request: &PollRequest,
     connection: Connection,
     closed: impl FnMut(&mut Context<'_>) -> Ready<()>,
 ) -> Outcome {
-    let mut sharing = Sharing { connection, key: None };
-    match answer(server, &request, closed, Some(&mut sharing)).await {
+    match answer(server, request, Some(connection), closed).await {
         None => Outcome::Gone,
         Some(Answered::Shared(bytes)) => Outcome::Bytes(bytes),
-        Some(Answered::Own(answer)) => Outcome::Bytes(sharing.write(server, &request, &answer)),
+        Some(Answered::Own(answer, shared)) => {
+            Outcome::Bytes(write(server, request, connection, &answer, shared))
+        }
     }
 }
 
 /// Serves a poll for hyper, which notices itself that a client left, and then drops this.
 pub(crate) async fn reply(server: &Server, request: &PollRequest) -> Reply {
-    match answer(server, request, |_| Ready::Pending, None).await {
-        Some(Answered::Own(answer)) => make_reply(server, request, &answer),
+    match answer(server, request, None, |_| Ready::Pending).await {
+        Some(Answered::Own(answer, _)) => make_reply(server, request, &answer),
         Some(Answered::Shared(_)) | None => Reply::serve_error(ServeError::Internal, 0, false),
     }
 }
 
 enum Answered {
-    Own(Answer),
+    /// The poll's own answer, and where it stood when nothing was found that another poll had made.
+    Own(Answer, Option<Stand>),
+    /// Bytes that another poll had made.
     Shared(Bytes),
+}
+
+/// The state of the window in which a held poll was woken, and where in it the poll stood.
+#[derive(Clone, Copy)]
+struct Stand {
+    generation: u64,
+    cursor: u64,
 }
 
 async fn answer(
     server: &Server,
     request: &PollRequest,
+    connection: Option<Connection>,
     mut closed: impl FnMut(&mut Context<'_>) -> Ready<()>,
-    mut sharing: Option<&mut Sharing>,
 ) -> Option<Answered> {
     let mut poll = Poll::new(request, server.limits.hold_max, Instant::now());
     let mut hold = None;
-    let mut step = Step::ReadLog;
     loop {
-        step = match step {
-            Step::ReadLog => {
-                if let (Some(sharing), Some(_), Cursor::After(cursor)) = (&mut sharing, &hold, poll.cursor())
-                    && let Some(bytes) = sharing.find(server, request, cursor)
-                {
-                    return Some(Answered::Shared(bytes));
-                }
-                let now = Instant::now();
-                let wait_id = request.wait_id.as_ref();
-                match read(server, request, poll.cursor()).await {
-                    Ok(page) => poll.handle(Input::Read(&page), wait_id, now),
-                    Err(error) => poll.handle(Input::Failed(error), wait_id, now),
-                }
+        let mut stand = None;
+        if let (Some(connection), Some(_), Cursor::After(cursor)) = (connection, &hold, poll.cursor()) {
+            let generation = lock(&server.window).generation();
+            stand = Some(Stand { generation, cursor });
+            let key = key(server, request, connection, cursor);
+            if let Some(bytes) = server.replies.find(generation, &server::http_date(), &key) {
+                return Some(Answered::Shared(bytes));
             }
-            Step::Hold(_) if server.draining() => handle(&mut poll, Input::Draining, request),
-            Step::Hold(until) => match &hold {
-                None => match Hold::begin(server, request) {
-                    // What came before the subscription is read now.
-                    Some(begun) => {
-                        hold = Some(begun);
-                        Step::ReadLog
-                    }
-                    None => handle(&mut poll, Input::PlaceTaken, request),
-                },
-                Some(Hold { subscription, .. }) => {
-                    let input = wait(subscription.waiter(), until, &mut closed).await?;
-                    handle(&mut poll, input, request)
-                }
-            },
-            Step::Reply(answer) => return Some(Answered::Own(answer)),
+        }
+        let read = read(server, request, poll.cursor()).await;
+        let input = read.as_ref().map_or_else(|error| Input::Failed(*error), |page| Input::Read(page));
+        let until = match handle(&mut poll, input, request) {
+            Step::ReadLog => continue,
+            Step::Reply(answer) => return Some(Answered::Own(answer, stand)),
+            Step::Hold(until) => until,
         };
+        // Not kept for the length of a hold.
+        drop(read);
+        let input = match &hold {
+            _ if server.draining() => Input::Draining,
+            None => match Hold::begin(server, request) {
+                // What came before the subscription is read now.
+                Some(begun) => {
+                    hold = Some(begun);
+                    continue;
+                }
+                None => Input::PlaceTaken,
+            },
+            Some(Hold { subscription, .. }) => wait(subscription.waiter(), until, &mut closed).await?,
+        };
+        if let Step::Reply(answer) = handle(&mut poll, input, request) {
+            return Some(Answered::Own(answer, None));
+        }
     }
 }
 
@@ -132,13 +145,14 @@ impl<'a> Hold<'a> {
 }
 
 /// Waits for whatever ends a hold; `None` when the client left.
-async fn wait(
-    waiter: &Waiter,
+fn wait<'a>(
+    waiter: &'a Waiter,
     until: Instant,
-    closed: &mut impl FnMut(&mut Context<'_>) -> Ready<()>,
-) -> Option<Input<'static>> {
-    let mut timer = std::pin::pin!(sleep_until(until.into()));
-    poll_fn(|context| {
+    closed: &'a mut impl FnMut(&mut Context<'_>) -> Ready<()>,
+) -> impl Future<Output = Option<Input<'static>>> + 'a {
+    let mut timer = Box::pin(sleep_until(until.into()));
+    // Not an `async fn`, which would keep its arguments twice.
+    poll_fn(move |context| {
         if let Ready::Ready(why) = waiter.poll_woken(context) {
             return Ready::Ready(Some(match why {
                 Wake::News => Input::WokenUp,
@@ -151,7 +165,6 @@ async fn wait(
         }
         timer.as_mut().poll(context).map(|()| Some(Input::TimedOut))
     })
-    .await
 }
 
 /// What there is after `cursor`: from memory, or, where that does not reach, from the database.
@@ -170,41 +183,34 @@ fn make_reply(server: &Server, request: &PollRequest, answer: &Answer) -> Reply 
     answer.reply(&request.channels, request.form(), server.hold_seconds(), server::now(), reconnect_in)
 }
 
-/// Lets a held poll use the bytes that another one has made.
-struct Sharing {
-    connection: Connection,
-    /// For which state of the window nothing was found, so that what is made then is kept.
-    key: Option<(u64, Key)>,
+fn key(server: &Server, request: &PollRequest, connection: Connection, cursor: u64) -> Key {
+    let Connection { keep_alive, http10 } = while_serving(server, connection);
+    Key { channels: request.channels.clone(), cursor, form: request.form(), keep_alive, http10 }
 }
 
-impl Sharing {
-    fn find(&mut self, server: &Server, request: &PollRequest, cursor: u64) -> Option<Bytes> {
-        let generation = lock(&server.window).generation();
-        let Connection { keep_alive, http10 } = self.connection(server);
-        let channels = request.channels.clone();
-        let key = Key { channels, cursor, form: request.form(), keep_alive, http10 };
-        let found = server.replies.find(generation, &server::http_date(), &key);
-        self.key = Some((generation, key));
-        found
+/// Writes a poll's own answer, and keeps it for others that stand where it `stood`.
+fn write(
+    server: &Server,
+    request: &PollRequest,
+    connection: Connection,
+    answer: &Answer,
+    stood: Option<Stand>,
+) -> Bytes {
+    let date = server::http_date();
+    let Connection { keep_alive, http10 } = while_serving(server, connection);
+    let bytes = make_reply(server, request, answer).to_http1(Head { keep_alive, http10, date: &date });
+    if let Some(Stand { generation, cursor }) = stood
+        && may_share(answer)
+        && lock(&server.window).generation() == generation
+    {
+        server.replies.keep(generation, &date, key(server, request, connection, cursor), bytes.clone());
     }
+    bytes
+}
 
-    fn write(self, server: &Server, request: &PollRequest, answer: &Answer) -> Bytes {
-        let date = server::http_date();
-        let Connection { keep_alive, http10 } = self.connection(server);
-        let head = Head { keep_alive, http10, date: &date };
-        let bytes = make_reply(server, request, answer).to_http1(head);
-        if let (Some((generation, key)), true) = (self.key, may_share(answer))
-            && lock(&server.window).generation() == generation
-        {
-            server.replies.keep(generation, &date, key, bytes.clone());
-        }
-        bytes
-    }
-
-    /// While the daemon drains, connections are closed behind their reply.
-    fn connection(&self, server: &Server) -> Connection {
-        Connection { keep_alive: self.connection.keep_alive && !server.draining(), ..self.connection }
-    }
+/// While the daemon drains, connections are closed behind their reply.
+fn while_serving(server: &Server, connection: Connection) -> Connection {
+    Connection { keep_alive: connection.keep_alive && !server.draining(), ..connection }
 }
 
 /// Only news of a hold, and only what is the same for every browser.

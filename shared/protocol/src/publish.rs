@@ -47,8 +47,10 @@ impl Publisher {
         let local = peer_is_local
             && self.listens_locally
             && headers.header("forwarded").is_none()
-            && headers.header("x-forwarded-for").is_none_or(|all| {
-                all.split(|b| *b == b',').all(|address| is_local_address(address.trim_ascii()))
+            && ["x-forwarded-for", "x-real-ip"].iter().all(|name| {
+                headers.header(name).is_none_or(|all| {
+                    all.split(|b| *b == b',').all(|address| is_local_address(address.trim_ascii()))
+                })
             })
             && headers.header("origin").is_none_or(|origin| is_local_origin(&origin));
         if local { Ok(()) } else { Err(RequestError::PublishNotLocal) }
@@ -200,6 +202,7 @@ mod tests {
         assert!(admit(&[]));
         assert!(admit(&[("x-forwarded-for", "127.0.0.1, ::1")]));
         assert!(!admit(&[("x-forwarded-for", "127.0.0.1, 192.0.2.7")]));
+        assert!(!admit(&[("x-real-ip", "192.0.2.7")]));
         assert!(!admit(&[("forwarded", "for=127.0.0.1")]));
         assert!(admit(&[("origin", "http://localhost:8377")]));
         assert!(admit(&[("origin", "http://[::1]:8377")]));
