@@ -103,7 +103,7 @@ pub(crate) fn main() -> ExitCode {
     let Arguments { config, command } = Arguments::parse();
     let config = config.as_deref().filter(|path| !path.as_os_str().is_empty());
     let done = match command {
-        Command::Up(arguments) => up::run(&arguments),
+        Command::Up(arguments) => up::run(&arguments, config),
         Command::Serve(arguments) => serve::run(&arguments, config),
         Command::Publish(arguments) => publish::run(&arguments, config),
         Command::Tail(arguments) => tail::run(&arguments, config),

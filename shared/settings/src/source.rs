@@ -126,9 +126,14 @@ fn unknown(said: &str, name: &str, of: impl Fn(&Key) -> &'static str) -> String 
             "{said} does not exist in this version; leave it out: the database itself wakes the daemon up"
         );
     }
-    let nearest = KEYS.iter().map(|key| (distance(name, of(key)), of(key))).min();
+    let bare = |name: &str| name.strip_prefix("EVERPOLL_").unwrap_or(name).to_ascii_lowercase();
+    let nearest =
+        KEYS.iter().map(|key| (distance(&bare(name), key.name), key)).min_by_key(|(apart, _)| *apart);
     match nearest {
-        Some((apart, guess)) if apart <= 3 => format!("{said} is not a setting; did you mean {guess}?"),
+        // One letter in three may be wrong: with more, the guess would only confuse.
+        Some((apart, key)) if apart * 3 <= key.name.len() => {
+            format!("{said} is not a setting; did you mean {}?", of(key))
+        }
         _ => format!("{said} is not a setting; everpoll help settings lists them all"),
     }
 }
@@ -140,7 +145,7 @@ fn distance(a: &str, b: &str) -> usize {
         let mut diagonal = row[0];
         row[0] = i + 1;
         for (j, to) in b.chars().enumerate() {
-            let substituted = diagonal + usize::from(!from.eq_ignore_ascii_case(&to));
+            let substituted = diagonal + usize::from(from != to);
             diagonal = row[j + 1];
             row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
         }

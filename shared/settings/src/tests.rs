@@ -53,6 +53,14 @@ fn all_problems_are_reported_at_once() {
 }
 
 #[test]
+fn guess_is_made_only_when_it_is_near() {
+    assert!(wrong("", &[("EVERPOLL_RETAIN_FRO", "1")]).contains("did you mean EVERPOLL_RETAIN_FOR?"));
+    assert!(wrong("", &[("EVERPOLL_X", "1")]).ends_with("everpoll help settings lists them all"));
+    assert!(wrong("Listen = 'x'", &[]).contains("did you mean listen?"));
+    assert!(wrong("redis_url = 'redis://x'", &[]).contains("does not exist in this version"));
+}
+
+#[test]
 fn file_that_is_not_toml_is_named_with_its_line_and_not_quoted() {
     let text = wrong("hold_max = 3\npublish_key = 'hunter2-hunter2-hunter2", &[]);
     assert!(text.starts_with("everpoll.toml is not TOML: line 2: "), "{text}");

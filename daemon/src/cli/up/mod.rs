@@ -43,7 +43,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// this machine only. Then it prints lines to paste into another terminal. It stays in the foreground;
 /// Ctrl-C stops everything it started. The events stay in the directory for the next time.
 ///
-/// EVERPOLL_* variables reach the programs, but for the address and the database, which are chosen here.
+/// Settings reach the programs, but for the addresses and the database, which are chosen here.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   everpoll up
@@ -75,11 +75,11 @@ enum Happening {
     Ended(u32, std::process::ExitStatus),
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments, config: Option<&Path>) -> Result<(), Failure> {
     let (happen, happenings) = mpsc::channel();
     // Before anything is started, so that no signal can leave a part behind.
     watch_signals(happen.clone())?;
-    let place = Place::prepare(arguments)?;
+    let place = Place::prepare(arguments, config)?;
     let mut up = Up {
         guardian: Guardian::start(&place.program)
             .map_err(|e| Failure::failed(format!("cannot start a process: {e}")))?,
@@ -291,6 +291,7 @@ impl Up {
 struct Place {
     dir: PathBuf,
     program: PathBuf,
+    config: Option<PathBuf>,
     nginx: Option<PathBuf>,
     fallback: Listen,
     /// Says "somebody is here" for as long as it is open.
@@ -298,7 +299,7 @@ struct Place {
 }
 
 impl Place {
-    fn prepare(arguments: &Arguments) -> Result<Self, Failure> {
+    fn prepare(arguments: &Arguments, config: Option<&Path>) -> Result<Self, Failure> {
         if arguments.port == arguments.nginx_port && !arguments.no_nginx {
             return Err(Failure::input("--port and --nginx-port are the same; give two"));
         }
@@ -316,6 +317,17 @@ impl Place {
                 dir.display()
             )));
         }
+        // The programs are started in another directory.
+        let from_variable =
+            std::env::var_os(everpoll_settings::CONFIG_VARIABLE).filter(|path| !path.is_empty());
+        let config = config.map(Path::to_owned).or(from_variable.map(PathBuf::from));
+        let config = config.map(|path| match path.canonicalize() {
+            Ok(path) => Ok(path),
+            Err(error) => {
+                Err(Failure::input(format!("the settings file {} cannot be read: {error}", path.display())))
+            }
+        });
+        let config = config.transpose()?;
         let lock = lock(&dir, arguments)?;
         let program = std::env::current_exe()
             .map_err(|error| Failure::failed(format!("cannot find the own program: {error}")))?;
@@ -330,7 +342,7 @@ impl Place {
                 dir.display()
             ))
         })?;
-        Ok(Self { dir, program, nginx, fallback, _lock: lock })
+        Ok(Self { dir, program, config, nginx, fallback, _lock: lock })
     }
 
     fn database_url(&self) -> String {
@@ -342,7 +354,11 @@ impl Place {
         let own = |arguments: &[&str], port: u16| {
             let mut command = Command::new(&self.program);
             command.args(arguments).current_dir(&self.dir);
-            command.env_remove(everpoll_settings::CONFIG_VARIABLE).env_remove("EVERPOLL_SOCKET_MODE");
+            command.env_remove("EVERPOLL_SOCKET_MODE");
+            match &self.config {
+                Some(path) => command.env(everpoll_settings::CONFIG_VARIABLE, path),
+                None => command.env_remove(everpoll_settings::CONFIG_VARIABLE),
+            };
             command.env("EVERPOLL_DATABASE_URL", self.database_url());
             command.env("EVERPOLL_LISTEN", format!("127.0.0.1:{port}"));
             command
