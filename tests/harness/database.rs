@@ -408,6 +408,17 @@ fn as_server_user(program: &str, directory: &Path) -> Command {
     command
 }
 
+/// A command of another server that refuses to run as root: as that user, in `directory`, which is given to it.
+pub(crate) fn hand_over(directory: &Path, program: PathBuf) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(directory);
+    if let Some((uid, gid)) = server_user() {
+        std::os::unix::fs::chown(directory, Some(uid), Some(gid)).expect("root may do that");
+        command.uid(uid).gid(gid);
+    }
+    command
+}
+
 /// The path of a PostgreSQL program: the highest version of Debian's layout, else by the search path.
 fn program_path(program: &str) -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
@@ -420,7 +431,7 @@ fn program_path(program: &str) -> PathBuf {
 }
 
 /// The user and group that the server must run as: `None` unless the tests run as root.
-fn server_user() -> Option<(u32, u32)> {
+pub(crate) fn server_user() -> Option<(u32, u32)> {
     static USER: OnceLock<Option<(u32, u32)>> = OnceLock::new();
     *USER.get_or_init(|| {
         let id = |flag: &str, user: &str| {

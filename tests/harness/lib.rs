@@ -27,10 +27,13 @@ pub mod ledger;
 pub mod pollers;
 pub mod ports;
 pub mod process;
+pub mod stub;
 pub mod wait;
+pub mod web;
 
 pub use database::{Database, Postgres, Sqlite};
 pub use directory::TestDir;
 pub use everpoll::{Daemon, Fallback};
 pub use http::{Address, Reply};
 pub use process::Process;
+pub use web::WebServer;
