@@ -20,8 +20,9 @@ use crate::{TestDir, database, everpoll, ports, wait};
 pub struct WebServer {
     address: Address,
     process: Process,
-    // Last, so that it goes after the server in it.
+    // Last, so that they go after the server that uses them.
     directory: TestDir,
+    places: Option<Places>,
 }
 
 impl WebServer {
@@ -69,7 +70,7 @@ impl WebServer {
     /// # Panics
     /// When it is not installed, does not start, or the page has changed.
     #[track_caller]
-    pub fn apache(title: &str, places: &Places) -> Self {
+    pub fn apache(title: &str, places: Places) -> Self {
         let snippet = places.put_into(&recipe("docs/how-to/apache.md", title));
         let modules = Path::new("/usr/lib/apache2/modules");
         assert!(modules.exists(), "Debian's apache2 is needed: there is no {}", modules.display());
@@ -81,7 +82,7 @@ impl WebServer {
             );
             // What Debian enables by itself, and what the page enables by a2enmod.
             for module in
-                ["mpm_event", "authz_core", "alias", "cgid", "env", "proxy", "proxy_http", "proxy_fcgi"]
+                ["mpm_event", "authz_core", "authz_host", "alias", "cgid", "env", "proxy", "proxy_http", "proxy_fcgi"]
             {
                 let file = modules.join(format!("mod_{module}.so"));
                 config.push_str(&format!("LoadModule {module}_module {}\n", file.display()));
@@ -91,6 +92,7 @@ impl WebServer {
             command.arg("-DFOREGROUND").arg("-f").arg(config);
             command
         })
+        .with(places)
     }
 
     /// lighttpd with the snippet `docs/how-to/lighttpd.md` has under `title`.
@@ -98,7 +100,7 @@ impl WebServer {
     /// # Panics
     /// When it is not installed, does not start, or the page has changed.
     #[track_caller]
-    pub fn lighttpd(title: &str, places: &Places) -> Self {
+    pub fn lighttpd(title: &str, places: Places) -> Self {
         let snippet = places.put_into(&recipe("docs/how-to/lighttpd.md", title));
         Self::start("lighttpd", |directory, port| {
             let path = directory.path().display();
@@ -111,6 +113,7 @@ impl WebServer {
             command.arg("-D").arg("-f").arg(config);
             command
         })
+        .with(places)
     }
 
     /// Python's `http.server --cgi`, with the script that `docs/how-to/python-cgi.md` has under `title` as
@@ -119,7 +122,7 @@ impl WebServer {
     /// # Panics
     /// When it does not start, or the page has changed.
     #[track_caller]
-    pub fn python(title: &str, places: &Places) -> Self {
+    pub fn python(title: &str, places: Places) -> Self {
         use std::os::unix::fs::PermissionsExt;
         let script = places.put_into(&recipe("docs/how-to/python-cgi.md", title));
         Self::start("python", |directory, port| {
@@ -131,6 +134,7 @@ impl WebServer {
             command.current_dir(directory.path());
             command
         })
+        .with(places)
     }
 
     #[track_caller]
@@ -144,12 +148,17 @@ impl WebServer {
                 (!process.is_running() || address.connect().is_ok()).then(|| process.is_running())
             });
             if started == Some(true) {
-                return Self { address, process, directory };
+                return Self { address, process, directory, places: None };
             }
             // Perhaps the port was taken in between.
             logs = format!("{}{}", process.log(), error_log(&directory));
         }
         panic!("{name} does not start:\n{logs}");
+    }
+
+    fn with(mut self, places: Places) -> Self {
+        self.places = Some(places);
+        self
     }
 
     /// Where it listens.
@@ -192,11 +201,19 @@ impl Places {
     /// # Panics
     /// When it cannot be built or copied.
     pub fn new(database_url: impl Into<String>) -> Self {
+        // The folder with the sources may be closed to the web server's user, so it gets a copy.
+        let program = fs::read(everpoll::binary("everpoll-fallback")).expect("it was just built");
+        Self::with_program(program, database_url)
+    }
+
+    /// Another program in the fallback's place.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn with_program(content: impl AsRef<[u8]>, database_url: impl Into<String>) -> Self {
         use std::os::unix::fs::PermissionsExt;
         let programs = TestDir::new();
-        // The folder with the sources may be closed to the web server's user.
-        let program = programs.join("everpoll-fallback");
-        fs::copy(everpoll::binary("everpoll-fallback"), &program).expect("the disk has room for it");
+        let program = programs.file("everpoll-fallback", content);
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
         Self { database_url: database_url.into(), daemon: None, fallback: None, programs }
     }

@@ -1,0 +1,284 @@
+//! Writers that commit in another order than they write, and readers that must not notice.
+//!
+//! An auto-increment column gives ids when a row is written; a transaction with a lower id may commit later, and a
+//! reader that has gone on by then never sees it. The judge that finds nothing wrong with Everpoll's readers is
+//! therefore also held against a plain reader of a plain table, where it must find what is known to get lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use everpoll_tests::http;
+use everpoll_tests::ledger::Ledger;
+use everpoll_tests::pollers::{Poller, Pollers, Reading};
+use everpoll_tests::{Database, wait};
+
+use crate::site::{self, Site, Store};
+use crate::writers::{CHANNELS, Committed, Random, Table, Writers};
+
+/// How many writers there are.
+const WRITERS: u64 = 8;
+
+/// How long a transaction stays open that is longer than any application should have.
+const LONG_TRANSACTION: Duration = Duration::from_secs(10);
+
+/// What the readers ask for; each reader takes the next one.
+const INTERESTS: [&str; 4] = ["cheese", "ale,brie,cheese", "fig,egg", "ale,brie,cheese,dill,egg,fig"];
+
+/// How soon clients of the fallback come back, whatever they are told: the test has seconds.
+const BACK_SOON: Duration = Duration::from_millis(150);
+
+/// A reader that began at a point in time with the cursor that it was given then.
+struct Reader {
+    pollers: Pollers,
+    began: Instant,
+}
+
+impl Reader {
+    fn start(site: &Site, number: usize) -> Self {
+        let (address, channels) = (site.door(number), INTERESTS[number / 2 % INTERESTS.len()]);
+        // As a page does: first the cursor, then the polls.
+        let cursor = site::cursor(address, channels);
+        let began = Instant::now();
+        let poller = Poller::new(address, channels, cursor)
+            .wait_id(format!("reader-{number}"))
+            .reconnect_cap(BACK_SOON);
+        Self { pollers: Pollers::start([poller]), began }
+    }
+}
+
+#[test]
+fn every_committed_event_comes_once_and_in_commit_order() {
+    let target = if std::env::var_os("EVERPOLL_TEST_LONG").is_some() { 100_000 } else { 5_000 };
+    let mut random = Random::seeded();
+    let site = Site::on(Store::postgres());
+    let database = site.store.database();
+
+    let mut connection = database.connect();
+    let mut long = connection.transaction().expect("the database runs");
+    let opened = Instant::now();
+    Table::Log.insert(&mut long, "cheese", "long-first");
+    let writers = Writers::start(database, Table::Log, WRITERS, &random);
+    let mut readers = Vec::new();
+    for number in 0..20 {
+        // The readers begin at random points of all this.
+        random.pause(300);
+        readers.push(Reader::start(&site, number));
+        if number == 9 {
+            Table::Log.insert(&mut long, "ale", "long-second");
+        }
+    }
+
+    // Nobody waits for the open transaction: what others committed meanwhile is with all readers while it is open.
+    let others = Ledger::of(database).newest();
+    assert!(others > 0, "the writers have committed by now");
+    for reader in &readers {
+        reader.pollers.wait_until_reached(others, wait::PATIENCE);
+    }
+    assert!(tags(database).keys().all(|tag| !tag.starts_with("long")), "it is open");
+    let patience = LONG_TRANSACTION + wait::PATIENCE;
+    wait::until("it was open for long", patience, || opened.elapsed() >= LONG_TRANSACTION);
+    let began = Instant::now();
+    long.commit().expect("nothing stands against the commit");
+    let long = ["long-first", "long-second"].map(str::to_owned).to_vec();
+    let long = Committed { tags: long, began, done: Instant::now() };
+
+    wait::until("enough is written", Duration::from_secs(600), || writers.written() >= target);
+    let mut committed = writers.stop();
+    committed.push(long);
+    finish(database, &committed, readers);
+}
+
+/// Waits until all readers have everything and judges them.
+fn finish(database: &Database, committed: &[Committed], readers: Vec<Reader>) {
+    let ledger = Ledger::of(database);
+    let complete = |reader: &Reader| {
+        reader.pollers.readings().iter().all(|reading| ledger.check(reading).lost.is_empty())
+    };
+    let all_complete = || readers.iter().all(complete);
+    // When it is not so in the end, the judge says what is missing.
+    let _ = wait::try_until_some(wait::PATIENCE, || all_complete().then_some(()));
+
+    let tags = tags(database);
+    let expected: BTreeSet<_> = committed.iter().flat_map(|committed| committed.tags.clone()).collect();
+    assert_eq!(tags.keys().cloned().collect::<BTreeSet<_>>(), expected, "the log has what was committed");
+    assert_eq!(ledger.len(), expected.len());
+    assert_commit_order(committed, &tags);
+    assert_eq!(deadlocks(database), "0\n");
+
+    for Reader { pollers, began } in readers {
+        let (readings, tally) = pollers.stop();
+        ledger.assert_exact(&readings);
+        let statuses: Vec<_> = tally.statuses.keys().copied().collect();
+        assert_eq!((statuses, tally.errors.len()), (vec![200], 0), "{tally:?}");
+        let Reading { began_after, gaps, .. } = &readings[0];
+        assert_eq!(*gaps, 0, "nothing was trimmed");
+        let after = began_after.expect("it began with a number");
+        for later in committed.iter().filter(|committed| committed.began > began) {
+            let lowest = later.tags.iter().map(|tag| tags[tag]).min().expect("no transaction is empty");
+            assert!(lowest > after, "{later:?} got the id {lowest}, which a cursor had passed before: {after}");
+        }
+    }
+}
+
+/// Each event's id.
+fn tags(database: &Database) -> BTreeMap<String, u64> {
+    let rows = database.connect().query(Table::Log.select(), &[&0_i64]).expect("the log is there");
+    rows.iter().map(|row| (row.get("tag"), id(row))).collect()
+}
+
+fn id(row: &postgres::Row) -> u64 {
+    u64::try_from(row.get::<_, i64>("id")).expect("ids are positive")
+}
+
+fn deadlocks(database: &Database) -> String {
+    database.psql("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+}
+
+/// A transaction whose commit was answered before another's was asked for has the lower ids, all of them.
+#[track_caller]
+fn assert_commit_order(committed: &[Committed], tags: &BTreeMap<String, u64>) {
+    let ids = |committed: &Committed| committed.tags.iter().map(|tag| tags[tag]).collect::<Vec<_>>();
+    let (mut by_begin, mut by_end) = (committed.to_vec(), committed.to_vec());
+    by_begin.sort_by_key(|committed| committed.began);
+    by_end.sort_by_key(|committed| committed.done);
+    let (mut ended, mut highest) = (by_end.iter().peekable(), 0);
+    for later in &by_begin {
+        while let Some(earlier) = ended.next_if(|earlier| earlier.done < later.began) {
+            highest = highest.max(ids(earlier).into_iter().max().unwrap_or(0));
+        }
+        let lowest = ids(later).into_iter().min().expect("no transaction is empty");
+        assert!(lowest > highest, "{later:?} got {lowest}, after {highest} had been committed");
+        // Within a transaction, events are in the order in which they were written.
+        assert!(ids(later).is_sorted(), "{later:?}: {:?}", ids(later));
+    }
+}
+
+/// Reads `table` as one would without Everpoll: what has a higher id than the last, in a loop. While it reads, eight
+/// writers write and one transaction, opened before them, commits when the reader has passed it. Returns the truth
+/// and what was read, and the open transaction's id.
+fn read_plainly(table: Table) -> (Ledger, Reading, u64) {
+    let random = Random::seeded();
+    let database = Database::shared();
+    table.create(&database);
+    let reading = Reading {
+        channels: CHANNELS.map(str::to_owned).to_vec(),
+        began_after: Some(0),
+        ..Reading::default()
+    };
+    let reading = Mutex::new(reading);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let lock = || reading.lock().expect("the reader does not panic");
+
+    let mut connection = database.connect();
+    let mut open = connection.transaction().expect("the database runs");
+    table.insert(&mut open, "cheese", "open");
+    let writers = Writers::start(&database, table, WRITERS, &random);
+    std::thread::scope(|scope| {
+        let mut client = database.connect();
+        scope.spawn(|| {
+            let client = &mut client;
+            loop {
+                let last_round = done.load(std::sync::atomic::Ordering::SeqCst);
+                let after = i64::try_from(lock().cursor).expect("ids are small here");
+                for row in client.query(table.select(), &[&after]).expect("the database runs") {
+                    let mut reading = lock();
+                    reading.cursor = id(&row);
+                    reading.events.push((id(&row), row.get("channel")));
+                }
+                if last_round {
+                    break;
+                }
+            }
+        });
+        // Now its row has a lower id than what was read, in a table that gives ids when a row is written.
+        wait::until("the reader is well ahead", wait::PATIENCE, || lock().events.len() >= 100);
+        open.commit().expect("nothing stands against the commit");
+        wait::until("the writers have gone on", wait::PATIENCE, || writers.written() >= 1_000);
+        writers.stop();
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
+
+    let rows = database.connect().query(table.select(), &[&0_i64]).expect("the table is there");
+    let open = rows.iter().find(|row| row.get::<_, &str>("tag") == "open").map(id);
+    let ledger = Ledger::new(rows.iter().map(|row| (id(row), row.get("channel"))));
+    let open = open.expect("it was committed");
+    (ledger, reading.into_inner().expect("the reader does not panic"), open)
+}
+
+#[test]
+fn plain_reader_of_an_auto_increment_column_is_found_to_lose_events() {
+    let (ledger, reading, open) = read_plainly(Table::Plain);
+    let verdict = ledger.check(&reading);
+    eprintln!("a plain reader: {verdict}");
+    assert!(verdict.lost.contains(&open), "the reader had passed {open} before it was committed: {verdict}");
+    assert!(!verdict.is_exact());
+}
+
+#[test]
+fn plain_reader_of_the_log_loses_nothing() {
+    let (ledger, reading, open) = read_plainly(Table::Log);
+    assert!(ledger.len() > 1_000);
+    ledger.assert_exact([&reading]);
+    assert!(reading.events.iter().any(|(id, _)| *id == open));
+}
+
+/// Eight publishers over HTTP, at both programs in turn, one request after the other; six readers.
+fn publish_and_read(store: Store) {
+    let site = Site::on(store);
+    let readers = (0..6).map(|number| Reader::start(&site, number)).collect::<Vec<_>>();
+    let published = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for publisher in 0..8 {
+            let (site, published) = (&site, &published);
+            scope.spawn(move || {
+                for round in 0..20 {
+                    let channels: Vec<_> =
+                        (0..=round % 4).map(|n| CHANNELS[(publisher + round + n) % 6]).collect();
+                    let events: Vec<_> = channels
+                        .iter()
+                        .map(|channel| format!(r#"{{"channel":"{channel}","type":"made","data":{round}}}"#))
+                        .collect();
+                    let began = Instant::now();
+                    let body = format!("[{}]", events.join(","));
+                    let reply = http::post_json("/publish", body).send(site.door(publisher + round));
+                    assert_eq!(reply.status, 201, "{}", reply.text());
+                    let ids = reply.json()["ids"].as_array().expect("ids").clone();
+                    let ids = ids.iter().map(|id| id.as_u64().expect("a number")).collect::<Vec<_>>();
+                    let channels = channels.into_iter().map(str::to_owned);
+                    let mut published = published.lock().expect("no publisher panicked");
+                    published.push((began, Instant::now(), ids.into_iter().zip(channels).collect::<Vec<_>>()));
+                }
+            });
+        }
+    });
+    let published = published.into_inner().expect("no publisher panicked");
+    assert_eq!(published.len(), 160);
+    let ledger = Ledger::new(published.iter().flat_map(|(_, _, events)| events.clone()));
+    let complete = |reader: &Reader| {
+        reader.pollers.readings().iter().all(|reading| ledger.check(reading).lost.is_empty())
+    };
+    let _ = wait::try_until_some(wait::PATIENCE, || readers.iter().all(complete).then_some(()));
+    for reader in readers {
+        ledger.assert_exact(&reader.pollers.stop().0);
+    }
+    // The same order as above, with the answer 201 as the end of the commit.
+    let tagged = |(id, _): &(u64, String)| (id.to_string(), *id);
+    let tags = published.iter().flat_map(|(_, _, events)| events.iter().map(tagged)).collect();
+    let committed = published.iter().map(|(began, done, events)| Committed {
+        tags: events.iter().map(|(id, _)| id.to_string()).collect(),
+        began: *began,
+        done: *done,
+    });
+    assert_commit_order(&committed.collect::<Vec<_>>(), &tags);
+}
+
+#[test]
+fn events_published_at_both_programs_have_one_order_on_postgres() {
+    publish_and_read(Store::postgres());
+}
+
+#[test]
+fn events_published_at_both_programs_have_one_order_on_sqlite() {
+    publish_and_read(Store::sqlite());
+}

@@ -1,0 +1,144 @@
+//! The snippets of `docs/how-to/`, run by the servers that they are for.
+//!
+//! In the fallback's place there is a script that shows what it was handed, or a stand-in for its socket. What the
+//! fallback itself answers is compared with the daemon elsewhere.
+
+use std::collections::BTreeMap;
+
+use everpoll_tests::http::{self, Request};
+use everpoll_tests::stub::{Act, Stub};
+use everpoll_tests::web::Places;
+use everpoll_tests::{Reply, WebServer};
+
+/// Answers with its environment and its input.
+const SHOW: &str = r#"#!/bin/sh
+printf 'Status: 203 Shown\r\nContent-Type: text/plain\r\nx-ps-reconnect-in: 7\r\n\r\n'
+env
+printf '\nBODY='
+[ -z "$CONTENT_LENGTH" ] || head -c "$CONTENT_LENGTH"
+"#;
+
+const DATABASE: &str = "sqlite:/nowhere/test.db";
+
+fn places() -> Places {
+    Places::with_program(SHOW, DATABASE)
+}
+
+/// What the script was handed; of several lines with one name the last.
+fn shown(reply: &Reply) -> BTreeMap<&str, &str> {
+    reply.text().lines().filter_map(|line| line.split_once('=')).collect()
+}
+
+/// What each CGI host must hand over for the fallback to know the request.
+#[track_caller]
+fn assert_hands_over(server: &WebServer) {
+    let reply = post("/e.php/a%20b/w?c=%2F").send(server.address());
+    assert_eq!((reply.status, reply.reconnect_in()), (203, 7), "{}", server.log());
+    let shown = shown(&reply);
+    let expected = [
+        ("REQUEST_METHOD", "POST"),
+        ("REQUEST_URI", "/e.php/a%20b/w?c=%2F"),
+        ("QUERY_STRING", "c=%2F"),
+        ("CONTENT_TYPE", "application/x-www-form-urlencoded"),
+        ("CONTENT_LENGTH", "15"),
+        ("HTTP_LAST_EVENT_ID", "434"),
+        ("HTTP_AUTHORIZATION", "Bearer secret"),
+        ("REMOTE_ADDR", "127.0.0.1"),
+        ("EVERPOLL_DATABASE_URL", DATABASE),
+        ("EVERPOLL_ACCESS", "open"),
+        ("BODY", "last_event_id=7"),
+    ];
+    for (name, value) in expected {
+        assert_eq!(shown.get(name), Some(&value), "{name}\n{}", reply.text());
+    }
+    for target in ["/e/a/w", "/e/a%2Fb", "/e", "/publish"] {
+        assert_eq!(http::get(target).send(server.address()).status, 203, "{target}");
+    }
+    for target in ["/everything", "/e.phpx", "/published", "/"] {
+        assert_ne!(http::get(target).send(server.address()).status, 203, "{target}");
+    }
+}
+
+/// The same, handed to a listening fallback.
+#[track_caller]
+fn assert_hands_over_to(fallback: &Stub, server: &WebServer) {
+    for target in ["/e/a/w", "/e.php/a%20b/w?c=%2F", "/e/a%2Fb", "/e", "/publish"] {
+        let reply = post(target).send(server.address());
+        assert_eq!((reply.status, reply.text()), (203, "shown"), "{target}\n{}", server.log());
+        let received = fallback.received().pop().expect("it answered");
+        let expected = [
+            ("REQUEST_METHOD", "POST"),
+            ("REQUEST_URI", target),
+            ("QUERY_STRING", target.split_once('?').map_or("", |(_, query)| query)),
+            ("HTTP_LAST_EVENT_ID", "434"),
+            ("HTTP_AUTHORIZATION", "Bearer secret"),
+            ("REMOTE_ADDR", "127.0.0.1"),
+        ];
+        for (name, value) in expected {
+            let got = received.fields.get(name).map_or("(none)", String::as_str);
+            assert_eq!(got, value, "{name} of {target}: {:?}", received.fields);
+        }
+        assert_eq!(received.body, b"last_event_id=7");
+    }
+    for target in ["/everything", "/e.phpx", "/published", "/"] {
+        assert_ne!(http::get(target).send(server.address()).status, 203, "{target}");
+    }
+}
+
+fn post(target: &str) -> Request {
+    http::request("POST", target)
+        .header("Content-Type", "application/x-www-form-urlencoded")
+        .header("Last-Event-Id", "434")
+        .header("Authorization", "Bearer secret")
+        .body("last_event_id=7")
+}
+
+fn fallback() -> Stub {
+    Stub::fallback(Act::Answer("Status: 203 Shown\r\nContent-Length: 5\r\n\r\nshown".to_owned()))
+}
+
+#[test]
+fn apache_runs_the_fallback_as_cgi() {
+    assert_hands_over(&WebServer::apache("As CGI", places()));
+}
+
+#[test]
+fn apache_passes_to_a_listening_fallback() {
+    let fallback = fallback();
+    let places = places().fallback(fallback.address());
+    assert_hands_over_to(&fallback, &WebServer::apache("As FastCGI", places));
+}
+
+#[test]
+fn lighttpd_runs_the_fallback_as_cgi() {
+    assert_hands_over(&WebServer::lighttpd("As CGI", places()));
+}
+
+#[test]
+fn lighttpd_passes_to_a_listening_fallback() {
+    let fallback = fallback();
+    let places = places().fallback(fallback.address());
+    assert_hands_over_to(&fallback, &WebServer::lighttpd("As FastCGI", places));
+}
+
+#[test]
+fn python_runs_the_fallback_as_cgi() {
+    let server = WebServer::python("The script", places());
+    let reply = post("/cgi-bin/e.php/a%20b/w?last_event_id=434").send(server.address());
+    let shown = shown(&reply);
+    let expected = [
+        ("REQUEST_METHOD", "POST"),
+        ("SCRIPT_NAME", "/cgi-bin/e.php"),
+        ("PATH_INFO", "/a b/w"),
+        ("QUERY_STRING", "last_event_id=434"),
+        ("CONTENT_LENGTH", "15"),
+        ("EVERPOLL_DATABASE_URL", DATABASE),
+        ("BODY", "last_event_id=7"),
+    ];
+    for (name, value) in expected {
+        assert_eq!(shown.get(name), Some(&value), "{name}\n{}", reply.text());
+    }
+    // What the page says is missing; when it no longer is, the page is to be changed.
+    assert!(!shown.contains_key("HTTP_LAST_EVENT_ID") && !shown.contains_key("REQUEST_URI"));
+    assert_eq!(reply.status, 200);
+}

@@ -1,0 +1,167 @@
+//! One log with both programs on it, as pages and publishers meet them.
+//!
+//! The daemon is asked directly. The fallback is asked as in production, by FastCGI from nginx: the shipped
+//! configuration, with nobody where the daemon should be. So a test asks two HTTP addresses, the *doors*, and expects
+//! the same of both.
+
+use everpoll_tests::everpoll::{self, DaemonStart, FallbackStart, Output};
+use everpoll_tests::http::{self, Address, Event, Reply};
+use everpoll_tests::{Daemon, Database, Fallback, Sqlite, TestDir, WebServer};
+
+/// Where the log is.
+pub(crate) enum Store {
+    Postgres(Database),
+    Sqlite(Sqlite),
+}
+
+impl Store {
+    /// A fresh, migrated database on the shared server.
+    pub(crate) fn postgres() -> Self {
+        let database = Database::shared();
+        database.migrate();
+        Self::Postgres(database)
+    }
+
+    /// A file that does not exist yet.
+    pub(crate) fn sqlite() -> Self {
+        Self::Sqlite(Sqlite::new())
+    }
+
+    /// One of each, for what must hold on both.
+    pub(crate) fn both() -> [Self; 2] {
+        [Self::postgres(), Self::sqlite()]
+    }
+
+    pub(crate) fn url(&self) -> String {
+        match self {
+            Self::Postgres(database) => database.url(),
+            Self::Sqlite(sqlite) => sqlite.url(),
+        }
+    }
+
+    /// Its database.
+    ///
+    /// # Panics
+    /// With SQLite.
+    #[track_caller]
+    pub(crate) fn database(&self) -> &Database {
+        match self {
+            Self::Postgres(database) => database,
+            Self::Sqlite(_) => panic!("this test is about PostgreSQL"),
+        }
+    }
+
+    /// Runs `everpoll` to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        everpoll::command_line(&self.url(), arguments, b"")
+    }
+
+    /// Runs `everpoll` and returns what it printed.
+    ///
+    /// # Panics
+    /// When its exit code is not 0.
+    #[track_caller]
+    pub(crate) fn run_well(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "everpoll {arguments:?}: {output:?}");
+        output.stdout
+    }
+}
+
+/// A daemon and a fallback on one log. Fields are dropped from top to bottom.
+pub(crate) struct Site {
+    nginx: WebServer,
+    pub(crate) fallback: Fallback,
+    pub(crate) daemon: Daemon,
+    pub(crate) store: Store,
+    _nobody: TestDir,
+}
+
+impl Site {
+    pub(crate) fn on(store: Store) -> Self {
+        Self::with(store, &[])
+    }
+
+    /// With these settings for both programs.
+    pub(crate) fn with(store: Store, settings: &[(&str, &str)]) -> Self {
+        let url = store.url();
+        let daemon = settings.iter().fold(Daemon::on(&url), |start: DaemonStart, (name, value)| {
+            // Short enough to wait for the end of a hold where a test must.
+            start.setting(name, value)
+        });
+        let fallback = settings
+            .iter()
+            .fold(Fallback::on(&url), |start: FallbackStart, (name, value)| start.setting(name, value));
+        // SQLite's file is made by whoever comes first.
+        let daemon = daemon.start();
+        let fallback = fallback.start();
+        let nobody = TestDir::new();
+        let nginx = WebServer::nginx(&Address::Unix(nobody.join("nobody.sock")), fallback.address());
+        Self { nginx, fallback, daemon, store, _nobody: nobody }
+    }
+
+    /// What can be asked, with the name of the program that answers.
+    pub(crate) fn doors(&self) -> [(&'static str, &Address); 2] {
+        [("daemon", self.daemon.address()), ("fallback", self.nginx.address())]
+    }
+
+    /// A door by its number, taking turns.
+    pub(crate) fn door(&self, number: usize) -> &Address {
+        self.doors()[number % 2].1
+    }
+
+    /// The cursor of a page that starts now.
+    #[track_caller]
+    pub(crate) fn cursor(&self, channels: &str) -> u64 {
+        cursor(self.daemon.address(), channels)
+    }
+
+    /// Publishes one event over HTTP with the daemon and returns its id.
+    #[track_caller]
+    pub(crate) fn publish(&self, channel: &str, data: &str) -> u64 {
+        let json = format!(r#"{{"channel":"{channel}","type":"made","data":{data}}}"#);
+        self.daemon.publish(&json)[0]
+    }
+}
+
+/// The cursor that a page gets which starts now.
+#[track_caller]
+pub(crate) fn cursor(address: &Address, channels: &str) -> u64 {
+    let reply = http::get(&format!("/e/{channels}?flavor=short-poll")).send(address);
+    assert_eq!(reply.events(), [], "a page that starts now has no news");
+    reply.cursor()
+}
+
+/// A poll of `channels` from `cursor` on, with further parameters such as `hold=5`.
+pub(crate) fn poll(channels: &str, cursor: impl std::fmt::Display, parameters: &str) -> http::Request {
+    http::get(&format!("/e/{channels}?last_event_id={cursor}&{parameters}"))
+}
+
+/// Short-polls until `count` events have come, and returns them with the last cursor. Whoever asks an address with
+/// a complete log gets them at once, in one or several batches.
+///
+/// # Panics
+/// When a reply has nothing although events are missing, or more come.
+#[track_caller]
+pub(crate) fn collect(address: &Address, channels: &str, cursor: u64, count: usize) -> (Vec<Event>, u64) {
+    let (mut events, mut cursor) = (Vec::new(), cursor);
+    while events.len() < count {
+        let reply = poll(channels, cursor, "flavor=short-poll").send(address);
+        let news = reply.events();
+        assert!(!news.is_empty(), "{} of {count} events came, then none: {reply:?}", events.len());
+        events.extend(news);
+        cursor = reply.cursor();
+    }
+    assert_eq!(events.len(), count, "{:?}", ids(&events));
+    (events, cursor)
+}
+
+/// The ids of events.
+pub(crate) fn ids(events: &[Event]) -> Vec<u64> {
+    events.iter().map(|event| event.id).collect()
+}
+
+/// Whether the reply says that the poll was held before it was answered.
+pub(crate) fn was_held(reply: &Reply) -> bool {
+    reply.header("x-shortpoll-info") == Some("false")
+}
