@@ -142,3 +142,34 @@ fn python_runs_the_fallback_as_cgi() {
     assert!(!shown.contains_key("HTTP_LAST_EVENT_ID") && !shown.contains_key("REQUEST_URI"));
     assert_eq!(reply.status, 200);
 }
+
+#[test]
+fn apache_in_front_of_the_daemon_goes_on_with_the_fallback() {
+    let daemon = Stub::daemon(Act::Answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]".to_owned()));
+    let fallback = fallback();
+    let places = places().daemon(daemon.address()).fallback(fallback.address());
+    let server = WebServer::apache("In front of the daemon", places);
+    for target in ["/e/a%20b/w?x=%2F", "/e.php/a/w"] {
+        assert_eq!(post(target).send(server.address()).text(), "[]");
+        let received = daemon.received().pop().expect("it answered");
+        assert_eq!(received.line, format!("POST {target} HTTP/1.1"));
+        assert_eq!(
+            (received.fields["last-event-id"].as_str(), &received.body[..]),
+            ("434", &b"last_event_id=7"[..])
+        );
+    }
+
+    // A poll that is held when the daemon dies is lost, as the page says.
+    daemon.act(Act::HangUp);
+    assert_eq!(http::get("/e/a").send(server.address()).status, 502);
+    drop(daemon);
+    // This one finds out that the daemon is away; had it a body, that would be lost, as the page says.
+    assert_eq!(http::get("/e/a").send(server.address()).text(), "shown");
+    for target in ["/e/a%20b/w?x=%2F", "/e.php/a/w"] {
+        let reply = post(target).send(server.address());
+        assert_eq!((reply.status, reply.text()), (203, "shown"), "{}", server.log());
+        let received = fallback.received().pop().expect("it answered");
+        assert_eq!(received.fields["REQUEST_URI"], target);
+        assert_eq!(received.body, b"last_event_id=7");
+    }
+}
