@@ -4,136 +4,26 @@
 //! without an answer. This client sends exactly what it is told, and reads replies to the byte. Anything that is no
 //! proper reply fails the test with the bytes in the text.
 
-use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::time::Duration;
 
+mod address;
+mod connection;
 mod reply;
 
+pub use address::{Address, Stream};
+pub use connection::{Connection, Held};
 pub use reply::{Event, Reply, ReplyParser};
 
 /// Longest wait for a reply: longer than the default hold of 25 s.
 const REPLY_DEADLINE: Duration = Duration::from_secs(40);
-
-/// Where a server listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    /// TCP.
-    Tcp(SocketAddr),
-    /// A unix socket.
-    Unix(PathBuf),
-}
-
-impl Address {
-    /// A port of 127.0.0.1.
-    pub fn local(port: u16) -> Self {
-        Self::Tcp((Ipv4Addr::LOCALHOST, port).into())
-    }
-
-    /// Connects.
-    ///
-    /// # Errors
-    /// When nobody listens there.
-    pub fn connect(&self) -> io::Result<Stream> {
-        let stream = match self {
-            Self::Tcp(address) => {
-                let stream = TcpStream::connect_timeout(address, Duration::from_secs(10))?;
-                stream.set_nodelay(true)?;
-                Stream::Tcp(stream)
-            }
-            Self::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
-        };
-        stream.set_deadline(REPLY_DEADLINE)?;
-        Ok(stream)
-    }
-}
-
-impl fmt::Display for Address {
-    /// As `EVERPOLL_LISTEN` takes it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-/// A connection, of either kind.
-#[derive(Debug)]
-pub enum Stream {
-    /// TCP.
-    Tcp(TcpStream),
-    /// A unix socket.
-    Unix(UnixStream),
-}
-
-impl Stream {
-    /// How long a read or write may take before it is an error.
-    ///
-    /// # Errors
-    /// When `deadline` is zero.
-    pub fn set_deadline(&self, deadline: Duration) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => {
-                stream.set_read_timeout(Some(deadline))?;
-                stream.set_write_timeout(Some(deadline))
-            }
-            Self::Unix(stream) => {
-                stream.set_read_timeout(Some(deadline))?;
-                stream.set_write_timeout(Some(deadline))
-            }
-        }
-    }
-
-    /// Says that nothing more will be sent; the other side can still answer.
-    ///
-    /// # Errors
-    /// When the other side is gone.
-    pub fn finish_sending(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
-            Self::Unix(stream) => stream.shutdown(Shutdown::Write),
-        }
-    }
-
-    fn set_nonblocking(&self, on: bool) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.set_nonblocking(on),
-            Self::Unix(stream) => stream.set_nonblocking(on),
-        }
-    }
-}
-
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.read(buffer),
-            Self::Unix(stream) => stream.read(buffer),
-        }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.write(bytes),
-            Self::Unix(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// A request to be sent. `Host` and `Connection: close` are added unless the test sets them.
 #[derive(Clone, Debug)]
 pub struct Request {
     method: String,
     target: String,
+    version: &'static str,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
 }
@@ -150,7 +40,13 @@ pub fn post_json(target: &str, body: impl Into<Vec<u8>>) -> Request {
 
 /// A request of any method and target; nothing is checked.
 pub fn request(method: &str, target: &str) -> Request {
-    Request { method: method.to_owned(), target: target.to_owned(), headers: Vec::new(), body: Vec::new() }
+    Request {
+        method: method.to_owned(),
+        target: target.to_owned(),
+        version: "HTTP/1.1",
+        headers: Vec::new(),
+        body: Vec::new(),
+    }
 }
 
 /// Sends exactly these bytes and returns everything that comes back until the other side closes.
@@ -186,14 +82,22 @@ impl Request {
         self
     }
 
+    /// Speaks HTTP/1.0, as old proxies do: neither `Host` nor `Connection` is added.
+    #[must_use]
+    pub fn http10(mut self) -> Self {
+        self.version = "HTTP/1.0";
+        self
+    }
+
     /// The bytes that are sent.
     pub fn bytes(&self) -> Vec<u8> {
         let has = |name: &str| self.headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
-        let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
-        if !has("host") {
+        let mut head = format!("{} {} {}\r\n", self.method, self.target, self.version);
+        let http11 = self.version == "HTTP/1.1";
+        if http11 && !has("host") {
             head.push_str("Host: localhost\r\n");
         }
-        if !has("connection") {
+        if http11 && !has("connection") {
             head.push_str("Connection: close\r\n");
         }
         if !has("content-length")
@@ -240,131 +144,17 @@ impl Request {
     pub fn begin(&self, address: &Address) -> Held {
         let what = format!("{} {} at {address}", self.method, self.target);
         let connection = Connection::open(address).and_then(|mut connection| {
-            connection.stream.write_all(&self.bytes())?;
+            connection.send(&self.bytes())?;
             Ok(connection)
         });
         match connection {
-            Ok(connection) => Held { what, head_only: self.method == "HEAD", connection },
+            Ok(connection) => Held::new(what, self.is_head(), connection),
             Err(error) => panic!("{what}: {error}"),
         }
     }
-}
 
-/// A connection for several requests, one after the other.
-#[derive(Debug)]
-pub struct Connection {
-    stream: Stream,
-    parser: ReplyParser,
-}
-
-impl Connection {
-    /// Connects.
-    ///
-    /// # Errors
-    /// When nobody listens.
-    pub fn open(address: &Address) -> io::Result<Self> {
-        Ok(Self { stream: address.connect()?, parser: ReplyParser::default() })
-    }
-
-    /// Sends a request and reads its reply. Set the header `Connection: keep-alive` for another after it.
-    ///
-    /// # Errors
-    /// When the connection breaks, or what comes is no HTTP reply.
-    pub fn exchange(&mut self, request: &Request) -> io::Result<Reply> {
-        let sent = self.stream.write_all(&request.bytes());
-        match self.read_reply(request.method == "HEAD") {
-            Ok(reply) => Ok(reply),
-            // A server may answer and close before it has read all; why sending failed says more than the close.
-            Err(error) => Err(sent.err().unwrap_or(error)),
-        }
-    }
-
-    /// Sends bytes as they are.
-    ///
-    /// # Errors
-    /// When the connection breaks.
-    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
-    }
-
-    /// Reads one reply; `head_only` when it answers a HEAD.
-    ///
-    /// # Errors
-    /// When the connection breaks, or what comes is no HTTP reply.
-    pub fn read_reply(&mut self, head_only: bool) -> io::Result<Reply> {
-        let mut buffer = vec![0; 64 * 1024];
-        loop {
-            if let Some(reply) = self.parser.next(head_only, false)? {
-                return Ok(reply);
-            }
-            match self.stream.read(&mut buffer) {
-                Ok(0) => {
-                    let end = || io::Error::new(ErrorKind::UnexpectedEof, "closed without a complete reply");
-                    return self.parser.next(head_only, true)?.ok_or_else(end);
-                }
-                Ok(length) => self.parser.push(&buffer[..length]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return Err(io::Error::new(ErrorKind::TimedOut, "no reply in time"));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// The connection itself.
-    pub fn stream(&mut self) -> &mut Stream {
-        &mut self.stream
-    }
-}
-
-/// A request that was sent and whose reply may take a while. Dropping it closes the connection: the client left.
-#[derive(Debug)]
-pub struct Held {
-    what: String,
-    head_only: bool,
-    connection: Connection,
-}
-
-impl Held {
-    /// Whether nothing at all has come back yet. A connection that was closed without a reply is not waiting.
-    pub fn is_waiting(&mut self) -> bool {
-        let mut byte = [0; 1];
-        if !self.connection.parser.is_empty() {
-            return false;
-        }
-        self.connection.stream.set_nonblocking(true).expect("it is a socket");
-        let waiting = match self.connection.stream.read(&mut byte) {
-            Ok(0) => false,
-            Ok(length) => {
-                self.connection.parser.push(&byte[..length]);
-                false
-            }
-            Err(error) => error.kind() == ErrorKind::WouldBlock,
-        };
-        self.connection.stream.set_nonblocking(false).expect("it is a socket");
-        waiting
-    }
-
-    /// Waits for the reply, up to 40 s.
-    ///
-    /// # Panics
-    /// When there is none.
-    #[track_caller]
-    pub fn reply(self) -> Reply {
-        self.reply_within(REPLY_DEADLINE)
-    }
-
-    /// Waits for the reply.
-    ///
-    /// # Panics
-    /// When there is none within `deadline`.
-    #[track_caller]
-    pub fn reply_within(mut self, deadline: Duration) -> Reply {
-        self.connection.stream.set_deadline(deadline).expect("deadlines are not zero");
-        match self.connection.read_reply(self.head_only) {
-            Ok(reply) => reply,
-            Err(error) => panic!("{}: {error}", self.what),
-        }
+    fn is_head(&self) -> bool {
+        self.method == "HEAD"
     }
 }
 
@@ -372,7 +162,7 @@ impl Held {
 mod tests {
     use super::*;
     use crate::wait;
-    use std::net::TcpListener;
+    use std::net::{Ipv4Addr, TcpListener};
 
     /// A server that answers each connection with the next of `answers`, when it has read a head and was told to.
     fn serve(answers: Vec<&'static str>) -> (Address, std::sync::mpsc::Sender<()>) {

@@ -212,6 +212,18 @@ pub fn run(mut command: Command, input: &[u8]) -> (ExitStatus, String, String) {
     })
 }
 
+/// How much memory a running process has, in KB (its resident set, as `ps` shows it).
+///
+/// # Panics
+/// When there is no such process.
+#[track_caller]
+pub fn resident_kilobytes(id: u32) -> u64 {
+    let mut ps = Command::new("ps");
+    ps.args(["-o", "rss=", "-p", &id.to_string()]);
+    let (_, shown, _) = run(ps, b"");
+    shown.trim().parse().unwrap_or_else(|_| panic!("ps shows no process {id}"))
+}
+
 fn append(path: &Path) -> File {
     OpenOptions::new()
         .create(true)

@@ -1,0 +1,152 @@
+//! One client: asks, takes what comes, and comes back.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::{Client, Poller, Shared, lock};
+use crate::http::{Address, Reply, ReplyParser};
+
+/// One client, until it is stopped.
+pub(super) async fn run(poller: Poller, client: Arc<Client>, shared: Arc<Shared>) {
+    let stopped = shared.stopped.notified();
+    tokio::pin!(stopped);
+    // Registered before the flag is looked at, so that a stop in between is not missed.
+    stopped.as_mut().enable();
+    if shared.stopping.load(Ordering::SeqCst) {
+        return;
+    }
+    tokio::select! {
+        () = stopped => {}
+        () = poll_for_ever(&poller, &client, &shared) => {}
+    }
+}
+
+async fn poll_for_ever(poller: &Poller, client: &Client, shared: &Shared) {
+    let mut connection = None;
+    let mut cursor = poller.cursor.clone();
+    for number in 0.. {
+        let request = poller.request(&cursor, number);
+        let pause = match exchange(&mut connection, &poller.address, &request, client).await {
+            Ok(reply) => {
+                if !reply.keeps_connection() {
+                    connection = None;
+                }
+                take(&reply, client, shared, &mut cursor)
+            }
+            Err(error) => {
+                connection = None;
+                *lock(&shared.tally).errors.entry(error.to_string()).or_default() += 1;
+                // Whoever is refused comes back soon, but not in a tight loop.
+                Duration::from_millis(100)
+            }
+        };
+        if !pause.is_zero() {
+            tokio::time::sleep(pause.min(poller.reconnect_cap)).await;
+        }
+    }
+}
+
+/// Writes down a reply and says how long to stay away.
+fn take(reply: &Reply, client: &Client, shared: &Shared, cursor: &mut String) -> Duration {
+    *lock(&shared.tally).statuses.entry(reply.status).or_default() += 1;
+    let reconnect = || reply.header("x-ps-reconnect-in").and_then(|seconds| seconds.parse().ok());
+    let events = if reply.status == 200 { reply.try_events() } else { None };
+    let next = reply.header("x-ps-cursor").and_then(|next| next.parse::<u64>().ok());
+    let (Some(events), Some(seconds), Some(next)) = (events, reconnect(), next) else {
+        lock(&shared.tally).first_bad_reply.get_or_insert_with(|| reply.clone());
+        return Duration::from_secs(reconnect().unwrap_or(1));
+    };
+    let mut reading = lock(&client.reading);
+    // A client that began with `now` has promised itself everything after its first cursor.
+    let began_after = events.first().map_or(next, |first| first.id - 1);
+    reading.began_after.get_or_insert(began_after);
+    reading.cursor = next;
+    if !events.is_empty() {
+        reading.last_news = Some(Instant::now());
+    }
+    for event in events {
+        if event.kind == "everpoll:gap" {
+            reading.gaps += 1;
+        } else {
+            reading.events.push((event.id, event.channel));
+        }
+    }
+    *cursor = next.to_string();
+    Duration::from_secs(seconds)
+}
+
+enum Connection {
+    Tcp(TcpStream, ReplyParser),
+    Unix(UnixStream, ReplyParser),
+}
+
+/// Sends a request, on the connection that is there or a new one, and reads the reply.
+async fn exchange(
+    connection: &mut Option<Connection>,
+    address: &Address,
+    request: &[u8],
+    client: &Client,
+) -> io::Result<Reply> {
+    if connection.is_some() {
+        let result = send_and_read(connection.as_mut().expect("just seen"), request, client).await;
+        match result {
+            // A kept connection may close at the moment it is used again; every browser then asks on a new one.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {}
+            other => return other,
+        }
+    }
+    let fresh = match address {
+        Address::Tcp(address) => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Connection::Tcp(stream, ReplyParser::default())
+        }
+        Address::Unix(path) => Connection::Unix(UnixStream::connect(path).await?, ReplyParser::default()),
+    };
+    send_and_read(connection.insert(fresh), request, client).await
+}
+
+async fn send_and_read(connection: &mut Connection, request: &[u8], client: &Client) -> io::Result<Reply> {
+    match connection {
+        Connection::Tcp(stream, parser) => send_and_read_on(stream, parser, request, client).await,
+        Connection::Unix(stream, parser) => send_and_read_on(stream, parser, request, client).await,
+    }
+}
+
+async fn send_and_read_on(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    parser: &mut ReplyParser,
+    request: &[u8],
+    client: &Client,
+) -> io::Result<Reply> {
+    stream.write_all(request).await?;
+    *lock(&client.waiting_since) = Some(Instant::now());
+    let reply = read(stream, parser).await;
+    *lock(&client.waiting_since) = None;
+    reply
+}
+
+async fn read(stream: &mut (impl AsyncRead + Unpin), parser: &mut ReplyParser) -> io::Result<Reply> {
+    // Small, since there are thousands and most wait.
+    let mut buffer = [0; 4096];
+    loop {
+        if let Some(reply) = parser.next(false, false)? {
+            return Ok(reply);
+        }
+        let length = stream.read(&mut buffer).await?;
+        if length == 0 {
+            let kind =
+                if parser.is_empty() { io::ErrorKind::UnexpectedEof } else { io::ErrorKind::InvalidData };
+            let end = || io::Error::new(kind, "closed without a complete reply");
+            return parser.next(false, true)?.ok_or_else(end);
+        }
+        parser.push(&buffer[..length]);
+    }
+}
