@@ -1,13 +1,13 @@
 //! `everpoll serve` and `everpoll fallback`: the programs that serve.
 
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
 use everpoll_settings::{LogFormat, Settings};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
 
 use super::Failure;
 
@@ -24,7 +24,7 @@ pub(super) struct Arguments {}
 
 pub(super) fn run(_: &Arguments, config: Option<&Path>) -> Result<(), Failure> {
     let settings = Settings::from_process(config).map_err(Failure::input)?;
-    start_diagnostics(&settings, std::io::stderr)?;
+    start_diagnostics(&settings)?;
     crate::serve::run(&settings).map_err(|error| Failure::failed(format!("{error:#}")))
 }
 
@@ -41,17 +41,17 @@ pub(super) fn fallback(arguments: Vec<OsString>, config: Option<&Path>) -> ExitC
     }
 }
 
-fn start_diagnostics<W>(settings: &Settings, writer: W) -> Result<(), Failure>
-where
-    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
-{
+fn start_diagnostics(settings: &Settings) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&settings.log).map_err(|error| {
         Failure::input(format!(
             "log={:?} is not a filter: {error}; give one such as info,everpoll=debug",
             settings.log
         ))
     })?;
-    let diagnostics = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    // Colours are for eyes: in a file they would be noise.
+    let ansi = std::io::stderr().is_terminal();
+    let diagnostics =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
     match settings.log_format {
         LogFormat::Text => diagnostics.init(),
         LogFormat::Json => diagnostics.json().flatten_event(true).init(),

@@ -25,23 +25,25 @@ pub(super) struct Plan {
     pub(super) command: Command,
     /// Where what it writes goes.
     pub(super) log: PathBuf,
+    /// How much earlier starts had written there, bytes.
+    pub(super) written_before: u64,
     /// Whether it serves.
     pub(super) ready: Box<dyn Fn() -> bool>,
 }
 
 impl Plan {
-    /// The end of what the program wrote.
+    /// The end of what the program wrote since it was last started.
     pub(super) fn last_words(&self) -> String {
         let read = || -> Result<Vec<u8>> {
             let mut file = File::open(&self.log)?;
             let length = file.metadata()?.len();
-            file.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS)))?;
+            file.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS).max(self.written_before)))?;
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes)?;
             Ok(bytes)
         };
         match read() {
-            Ok(bytes) if bytes.is_empty() => format!("({} is empty)", self.log.display()),
+            Ok(bytes) if bytes.is_empty() => format!("({} has nothing new)", self.log.display()),
             Ok(bytes) => String::from_utf8_lossy(&bytes).trim().to_owned(),
             Err(error) => format!("({} cannot be read: {error})", self.log.display()),
         }
@@ -57,6 +59,7 @@ impl Child {
     /// Starts a program; its end will be told as a [`Happening`].
     pub(super) fn start(plan: &mut Plan, guardian: &mut Guardian, happen: Sender<Happening>) -> Result<Self> {
         let log = File::options().create(true).append(true).open(&plan.log)?;
+        plan.written_before = log.metadata()?.len();
         plan.command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         let mut process = plan.command.spawn()?;
         let pid = process.id();

@@ -374,6 +374,7 @@ impl Place {
             },
             command: own(&["serve"], port),
             log: self.dir.join("daemon.log"),
+            written_before: 0,
             ready: Box::new(move || {
                 server.request("GET", "/readyz", "", b"").is_ok_and(|reply| reply.status == 200)
             }),
@@ -389,6 +390,7 @@ impl Place {
                 without: "ask the daemon itself for now",
                 command: nginx::command(program, &self.dir, &config),
                 log: self.dir.join("nginx.log"),
+                written_before: 0,
                 ready: Box::new(move || std::net::TcpStream::connect(&address).is_ok()),
             });
         }
@@ -398,6 +400,7 @@ impl Place {
             without: "nobody notices, unless the daemon dies as well",
             command: own(&["fallback", "--listen", &self.fallback.to_string()], port),
             log: self.dir.join("fallback.log"),
+            written_before: 0,
             ready: Box::new(move || std::os::unix::net::UnixStream::connect(&socket).is_ok()),
         });
         Ok(plans)
