@@ -33,7 +33,7 @@ const LIMIT: Limit = Limit { events: 1000, bytes: 4 * 1024 * 1024 };
 pub(super) struct Arguments {
     /// Channels to follow; none means all
     channels: Vec<String>,
-    /// Begin behind this cursor: an event id, rt-<unix seconds>, or now
+    /// Begin behind this cursor: an event id, rt-SECONDS (Unix time), or now
     #[arg(long, value_name = "CURSOR", default_value = "now")]
     after: String,
     /// Print each event as pages get it, a JSON object a line

@@ -1,6 +1,6 @@
 //! Everpoll's settings: one TOML file and one environment, read alike by the daemon and by the fallback.
 //!
-//! Two layers. The raw one ([`source`]) knows where each value was written and what it says there, as text; the
+//! Two layers. The raw one (`source`) knows where each value was written and what it says there, as text; the
 //! other is [`Settings`], in which a duration is a [`Duration`] and nothing needs to be checked again. Between them
 //! stands [`Settings::load`], which collects *all* problems before it gives up: whoever sets up a server wants to
 //! mend five mistakes in one round.

@@ -216,9 +216,7 @@ impl Up {
             Err(Ended::Asked) => Err(Ended::Asked),
             Err(Ended::Failed(text)) => {
                 let wait = self.restart_after.max(Duration::from_secs(1));
-                if let State::Runs(child) = &self.parts[index].state {
-                    child.kill();
-                }
+                self.forget(index);
                 self.parts[index].state = State::Restarts(Instant::now() + wait);
                 say(&format!("{text}\nnext try in {} s", wait.as_secs()));
                 Ok(())
@@ -243,7 +241,7 @@ impl Up {
         Ok(())
     }
 
-    /// A process is gone: so must be what it started, and its pid may soon be another's.
+    /// A process is gone, or given up: so must be what it started, and its pid may soon be another's.
     fn forget(&mut self, index: usize) {
         if let State::Runs(child) = &self.parts[index].state {
             child.kill();
