@@ -4,3 +4,23 @@
 mod nginx;
 /// Apache, lighttpd and Python's server with the snippets of their pages.
 mod recipes;
+
+/// Cursors before, behind and beyond what the log has.
+mod gap;
+/// What may be published, and by whom.
+mod limits;
+/// Readers and writers at once: everything once, in commit order, and a judge that is known to find losses.
+mod order;
+/// Each way of publishing: what arrives, and what must not.
+mod publish;
+/// Publishing over HTTP: all or nothing, who may, and how many requests share a transaction.
+mod publish_http;
+/// Logs that were restored from an older copy.
+mod restore;
+
+/// One log with both programs on it.
+mod site;
+/// All ways of publishing, behind one function.
+mod ways;
+/// Applications that write, with pauses and roll-backs.
+mod writers;

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use everpoll_tests::http;
@@ -116,7 +117,10 @@ fn finish(database: &Database, committed: &[Committed], readers: Vec<Reader>) {
         let after = began_after.expect("it began with a number");
         for later in committed.iter().filter(|committed| committed.began > began) {
             let lowest = later.tags.iter().map(|tag| tags[tag]).min().expect("no transaction is empty");
-            assert!(lowest > after, "{later:?} got the id {lowest}, which a cursor had passed before: {after}");
+            assert!(
+                lowest > after,
+                "{later:?} got the id {lowest}, which a cursor had passed before: {after}"
+            );
         }
     }
 }
@@ -167,7 +171,7 @@ fn read_plainly(table: Table) -> (Ledger, Reading, u64) {
         ..Reading::default()
     };
     let reading = Mutex::new(reading);
-    let done = std::sync::atomic::AtomicBool::new(false);
+    let done = AtomicBool::new(false);
     let lock = || reading.lock().expect("the reader does not panic");
 
     let mut connection = database.connect();
@@ -175,11 +179,10 @@ fn read_plainly(table: Table) -> (Ledger, Reading, u64) {
     table.insert(&mut open, "cheese", "open");
     let writers = Writers::start(&database, table, WRITERS, &random);
     std::thread::scope(|scope| {
-        let mut client = database.connect();
         scope.spawn(|| {
-            let client = &mut client;
+            let mut client = database.connect();
             loop {
-                let last_round = done.load(std::sync::atomic::Ordering::SeqCst);
+                let last_round = done.load(Ordering::SeqCst);
                 let after = i64::try_from(lock().cursor).expect("ids are small here");
                 for row in client.query(table.select(), &[&after]).expect("the database runs") {
                     let mut reading = lock();
@@ -196,7 +199,7 @@ fn read_plainly(table: Table) -> (Ledger, Reading, u64) {
         open.commit().expect("nothing stands against the commit");
         wait::until("the writers have gone on", wait::PATIENCE, || writers.written() >= 1_000);
         writers.stop();
-        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        done.store(true, Ordering::SeqCst);
     });
 
     let rows = database.connect().query(table.select(), &[&0_i64]).expect("the table is there");
@@ -247,7 +250,11 @@ fn publish_and_read(store: Store) {
                     let ids = ids.iter().map(|id| id.as_u64().expect("a number")).collect::<Vec<_>>();
                     let channels = channels.into_iter().map(str::to_owned);
                     let mut published = published.lock().expect("no publisher panicked");
-                    published.push((began, Instant::now(), ids.into_iter().zip(channels).collect::<Vec<_>>()));
+                    published.push((
+                        began,
+                        Instant::now(),
+                        ids.into_iter().zip(channels).collect::<Vec<_>>(),
+                    ));
                 }
             });
         }

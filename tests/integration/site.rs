@@ -4,7 +4,7 @@
 //! configuration, with nobody where the daemon should be. So a test asks two HTTP addresses, the *doors*, and expects
 //! the same of both.
 
-use everpoll_tests::everpoll::{self, DaemonStart, FallbackStart, Output};
+use everpoll_tests::everpoll::{self, Output};
 use everpoll_tests::http::{self, Address, Event, Reply};
 use everpoll_tests::{Daemon, Database, Fallback, Sqlite, TestDir, WebServer};
 
@@ -85,16 +85,11 @@ impl Site {
     /// With these settings for both programs.
     pub(crate) fn with(store: Store, settings: &[(&str, &str)]) -> Self {
         let url = store.url();
-        let daemon = settings.iter().fold(Daemon::on(&url), |start: DaemonStart, (name, value)| {
-            // Short enough to wait for the end of a hold where a test must.
-            start.setting(name, value)
-        });
-        let fallback = settings
-            .iter()
-            .fold(Fallback::on(&url), |start: FallbackStart, (name, value)| start.setting(name, value));
-        // SQLite's file is made by whoever comes first.
-        let daemon = daemon.start();
-        let fallback = fallback.start();
+        let daemon =
+            settings.iter().fold(Daemon::on(&url), |start, (name, value)| start.setting(name, value));
+        let fallback =
+            settings.iter().fold(Fallback::on(&url), |start, (name, value)| start.setting(name, value));
+        let (daemon, fallback) = (daemon.start(), fallback.start());
         let nobody = TestDir::new();
         let nginx = WebServer::nginx(&Address::Unix(nobody.join("nobody.sock")), fallback.address());
         Self { nginx, fallback, daemon, store, _nobody: nobody }
@@ -135,6 +130,25 @@ pub(crate) fn cursor(address: &Address, channels: &str) -> u64 {
 /// A poll of `channels` from `cursor` on, with further parameters such as `hold=5`.
 pub(crate) fn poll(channels: &str, cursor: impl std::fmt::Display, parameters: &str) -> http::Request {
     http::get(&format!("/e/{channels}?last_event_id={cursor}&{parameters}"))
+}
+
+/// Long-polls the daemon and waits until the poll is held. The browser's key is `wait_id`.
+///
+/// # Panics
+/// When it is answered instead.
+#[track_caller]
+pub(crate) fn hold(site: &Site, channels: &str, cursor: u64, wait_id: &str) -> http::Held {
+    let poll = |n| {
+        http::get(&format!("/e/{channels}/{wait_id}?last_event_id={cursor}&tab=one&n={n}"))
+            .begin(site.daemon.address())
+    };
+    let mut held = poll(2);
+    // An earlier request of the same tab is answered as soon as the later one is held, whichever arrives first, and
+    // not before.
+    let earlier = poll(1).reply();
+    assert_eq!((earlier.events(), earlier.reconnect_in()), (vec![], 5), "{wait_id} is not held");
+    assert!(held.is_waiting());
+    held
 }
 
 /// Short-polls until `count` events have come, and returns them with the last cursor. Whoever asks an address with

@@ -1,0 +1,176 @@
+//! `POST /publish`: all or nothing, who may, and how many requests become one transaction.
+
+use everpoll_tests::{http, wait};
+use serde_json::json;
+
+use crate::site::{self, Site, Store};
+use crate::ways::Draft;
+
+const KEY: &str = "secret-0123456789";
+
+#[test]
+fn batch_with_one_bad_event_publishes_none() {
+    for store in Store::both() {
+        let site = Site::on(store);
+        for (number, (name, address)) in site.doors().into_iter().enumerate() {
+            let channel = format!("cheese-{number}");
+            let cursor = site.cursor(&channel);
+            let good = |data| Draft::new(&channel, data).to_body();
+            let bad = Draft { channel: "a/b", ..Draft::new("", "1") }.to_body();
+            let body = format!("[{},{},{bad}]", good("1"), good("2"));
+            let reply = http::post_json("/publish", body).send(address);
+            assert_eq!((reply.status, &reply.json()["code"]), (400, &json!("channel_character")), "{name}");
+            assert!(reply.text().contains("event 2 "), "{name} does not say which: {}", reply.text());
+            // Whatever comes next is all that there is.
+            site.publish(&channel, "3");
+            let (events, _) = site::collect(address, &channel, cursor, 1);
+            assert_eq!(events[0].data, 3, "{name}");
+        }
+    }
+}
+
+/// A limit of the application's own, which only the database knows.
+const TABOO: &str = "ALTER TABLE everpoll.events ADD CONSTRAINT no_taboo CHECK (type <> 'taboo')";
+
+#[test]
+fn request_that_the_database_refuses_does_not_harm_those_that_share_its_transaction() {
+    let site = Site::on(Store::postgres());
+    let database = site.store.database();
+    database.psql(TABOO);
+    let cursor = site.cursor("cheese");
+    let replies = together(&site, 40, |number| {
+        let kind = if number % 10 == 7 { "taboo" } else { "made" };
+        let event = |part: usize| {
+            let data = (10 * number + part).to_string();
+            Draft { kind: if part == 1 { kind } else { "made" }, ..Draft::new("cheese", &data) }.to_body()
+        };
+        format!("[{},{}]", event(0), event(1))
+    });
+    for (number, reply) in replies.iter().enumerate() {
+        let status = if number % 10 == 7 { 400 } else { 201 };
+        assert_eq!(reply.status, status, "{number}: {}", reply.text());
+    }
+    let (events, _) = site::collect(site.door(1), "cheese", cursor, 72);
+    let mut data: Vec<_> = events.iter().map(|event| event.data.as_u64().unwrap()).collect();
+    data.sort_unstable();
+    let expected = (0..40).filter(|n| n % 10 != 7).flat_map(|n| [10 * n, 10 * n + 1]);
+    assert_eq!(data, expected.collect::<Vec<_>>());
+}
+
+/// Sends `count` requests while the database lets nobody publish, then lets them go.
+fn together(site: &Site, count: usize, body: impl Fn(usize) -> String) -> Vec<http::Reply> {
+    let database = site.store.database();
+    let mut connection = database.connect();
+    let mut block = connection.transaction().expect("the database runs");
+    block.batch_execute("LOCK TABLE everpoll.events IN SHARE MODE").expect("nobody else has locked it");
+    let requests: Vec<_> = (0..count)
+        .map(|number| http::post_json("/publish", body(number)).begin(site.daemon.address()))
+        .collect();
+    // Looked at from another database, where it does not count.
+    let waiting = format!(
+        "SELECT count(*) > 0 FROM pg_locks JOIN pg_database ON pg_database.oid = database \
+         WHERE NOT granted AND datname = '{}'",
+        database.name()
+    );
+    wait::until("a request waits in the database", wait::PATIENCE, || {
+        database.postgres().psql(&waiting) == "t\n"
+    });
+    block.rollback().expect("the database runs");
+    requests.into_iter().map(http::Held::reply).collect()
+}
+
+#[test]
+fn many_requests_share_a_transaction() {
+    let mut site = Site::on(Store::postgres());
+    let replies = together(&site, 400, |number| Draft::new("cheese", &number.to_string()).to_body());
+    assert!(replies.iter().all(|reply| reply.status == 201));
+    // Connections tell what they did now and then, and all of it when they are closed.
+    site.daemon.stop();
+    let database = site.store.database();
+    let server = database.postgres();
+    let of_database = |sql: &str| server.psql(&format!("{sql} WHERE datname = '{}'", database.name()));
+    wait::until("the daemon's connections are closed", wait::PATIENCE, || {
+        of_database("SELECT count(*) FROM pg_stat_activity") == "0\n"
+    });
+    let commits = of_database("SELECT xact_commit FROM pg_stat_database");
+    let commits: u64 = commits.trim().parse().expect("a number");
+
+    let writers = database.psql("SELECT count(*), count(DISTINCT xmin::text) FROM everpoll.positions");
+    let (events, transactions) = writers.trim().split_once('|').expect("two columns");
+    let transactions: u64 = transactions.parse().expect("a number");
+    eprintln!("400 requests: {transactions} transactions that published, {commits} commits in all");
+    assert_eq!(events, "400");
+    assert!(transactions <= 40, "400 requests took {transactions} transactions");
+    // All that the database ever committed: its making, the daemon's reads, and these.
+    assert!(commits < 400, "400 requests took {commits} commits");
+}
+
+#[test]
+fn publish_key_admits_and_nothing_else_does() {
+    let site = Site::with(Store::sqlite(), &[("EVERPOLL_PUBLISH_KEY", KEY)]);
+    let cursor = site.cursor("cheese");
+    for (name, address) in site.doors() {
+        let publish = |authorization: Option<&str>| {
+            let request = http::post_json("/publish", Draft::new("cheese", "1").to_body());
+            let request = match authorization {
+                Some(value) => request.header("Authorization", value),
+                None => request,
+            };
+            let reply = request.send(address);
+            (reply.status, reply.json()["code"].as_str().map(str::to_owned))
+        };
+        let refused = (403, Some("publish_key_wrong".to_owned()));
+        assert_eq!(publish(None), refused, "{name}");
+        assert_eq!(publish(Some("Bearer")), refused, "{name}");
+        assert_eq!(publish(Some(&format!("Bearer {KEY}x"))), refused, "{name}");
+        assert_eq!(publish(Some(&format!("Bearer {}", &KEY[1..]))), refused, "{name}");
+        assert_eq!(publish(Some(&format!("Basic {KEY}"))), refused, "{name}");
+        assert_eq!(publish(Some(&format!("Bearer {KEY}"))), (201, None), "{name}");
+    }
+    site::collect(site.door(0), "cheese", cursor, 2);
+    // Neither program writes it down.
+    assert!(!site.daemon.log().contains(KEY) && !site.fallback.log().contains(KEY));
+}
+
+#[test]
+fn without_a_key_only_this_machine_itself_may_publish() {
+    let site = Site::on(Store::sqlite());
+    let cursor = site.cursor("cheese");
+    for (name, address) in site.doors() {
+        let publish = |header: &str, value: &str| {
+            let request = http::post_json("/publish", Draft::new("cheese", "1").to_body());
+            let reply = request.header(header, value).send(address);
+            (reply.status, reply.json()["code"].as_str().map(str::to_owned))
+        };
+        let refused = (403, Some("publish_not_local".to_owned()));
+        assert_eq!(publish("X-Forwarded-For", "192.0.2.7"), refused, "{name}");
+        assert_eq!(publish("Forwarded", "for=192.0.2.7"), refused, "{name}");
+        assert_eq!(publish("Origin", "https://shop.example"), refused, "{name}");
+        assert_eq!(publish("X-Forwarded-For", "127.0.0.1"), (201, None), "{name}");
+        assert_eq!(publish("Origin", "http://localhost:8377"), (201, None), "{name}");
+    }
+    site::collect(site.door(1), "cheese", cursor, 4);
+}
+
+#[test]
+fn content_type_must_be_json() {
+    let site = Site::on(Store::sqlite());
+    let cursor = site.cursor("cheese");
+    for (name, address) in site.doors() {
+        let publish = |content_type: Option<&str>| {
+            let request = http::request("POST", "/publish").body(Draft::new("cheese", "1").to_body());
+            let request = match content_type {
+                Some(value) => request.header("Content-Type", value),
+                None => request,
+            };
+            request.send(address).status
+        };
+        // What a page of another site can send without being asked.
+        for simple in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=a"] {
+            assert_eq!(publish(Some(simple)), 415, "{name} took {simple}");
+        }
+        assert_eq!(publish(None), 415, "{name}");
+        assert_eq!(publish(Some("Application/JSON; charset=utf-8")), 201, "{name}");
+    }
+    site::collect(site.door(0), "cheese", cursor, 2);
+}
