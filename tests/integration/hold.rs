@@ -120,12 +120,11 @@ fn client_that_leaves_is_forgotten_within_a_second() {
     let directory = TestDir::new();
     let socket = Address::Unix(directory.join("daemon.sock"));
     let on_socket = Daemon::on(log.url()).at(&socket).start();
-    let http10 = |target: &str| http::raw_request(&format!("GET {target} HTTP/1.0\r\n\r\n"));
     let requests = [
         ("GET", poll("w", "")),
         ("GET with keep-alive", poll("w", "").header("Connection", "keep-alive")),
         ("POST", http::request("POST", "/e/cheese/w").body("hold=20")),
-        ("HTTP/1.0", http10("/e/cheese/w")),
+        ("HTTP/1.0", poll("w", "").http10()),
     ];
     for (name, request) in &requests {
         for address in [daemon.address(), on_socket.address()] {

@@ -18,6 +18,16 @@ mod publish_http;
 /// Logs that were restored from an older copy.
 mod restore;
 
+/// Stopping without an error that anybody sees.
+mod drain;
+/// HTTP itself: methods, sizes, versions, kept connections, slow clients.
+mod front;
+/// Of one browser one request is held.
+mod hold;
+/// The two databases (no tests of its own).
+mod logs;
+/// What a poll asks for and gets: cursors, channels, batches, forms.
+mod poll;
 /// One log with both programs on it.
 mod site;
 /// All ways of publishing, behind one function.
