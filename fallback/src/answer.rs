@@ -1,0 +1,175 @@
+//! From a request to its reply: the blocking edge between the protocol and the log.
+//!
+//! Nothing is decided here. The protocol parses, says what to read, and writes the reply; the log reads. Neither CGI nor
+//! FastCGI is seen here, so both answer alike.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use everpoll_log::{Limit, Log, LogError, Options, Read};
+use everpoll_protocol::{
+    BATCH_BYTES, BATCH_EVENTS, Channels, Cursor, Input, Limits, Page, Poll, PollRequest, PublishRequest,
+    Publisher, Reconnect, Record, Reply, Request, RequestError, ServeError, Steering, Step, Timestamp,
+};
+use everpoll_settings::Settings;
+
+use crate::outage::Outage;
+use crate::variables::{Described, Variables, target};
+
+/// A batch's worth; what the daemon reads as well.
+const LIMIT: Limit = Limit { events: BATCH_EVENTS as u32, bytes: BATCH_BYTES as u64 };
+
+/// Answers requests, from any number of threads.
+#[derive(Debug)]
+pub struct Answers {
+    limits: Limits,
+    database_url: String,
+    steering: Steering,
+    outage: Outage,
+    random: RandomState,
+    random_state: AtomicU32,
+}
+
+/// A request that could not be served, and why.
+#[derive(Debug)]
+pub enum Failure {
+    /// The sender's fault.
+    Request(RequestError),
+    /// Ours.
+    Serve(ServeError),
+}
+
+impl Answers {
+    /// Answers as these settings say. `listens_locally`: only this machine can reach the program.
+    #[must_use]
+    pub fn new(settings: &Settings, listens_locally: bool) -> Self {
+        let publisher = Publisher {
+            key: settings.publish_key.as_ref().map(|key| key.expose().to_owned()),
+            listens_locally,
+        };
+        Self {
+            limits: Limits {
+                hold_max: settings.hold_max,
+                publish_body_max: usize::try_from(settings.body_max).unwrap_or(usize::MAX),
+                publisher,
+            },
+            database_url: settings.database_url.expose().to_owned(),
+            steering: Steering::default(),
+            outage: Outage::default(),
+            random: RandomState::new(),
+            random_state: AtomicU32::new(0),
+        }
+    }
+
+    /// A connection to the log, made when it is first needed.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Settings`] when the database's URL is wrong.
+    pub fn log(&self) -> Result<Log, LogError> {
+        let application_name = "everpoll-fallback".to_owned();
+        Log::new(&self.database_url, Options { application_name, ..Options::default() })
+    }
+
+    /// Most bytes of the body of a request with these variables.
+    pub fn body_max(&self, variables: &dyn Variables) -> usize {
+        self.limits.body(&target(variables))
+    }
+
+    /// Answers a request. `load` is how busy the program is, in thousandths.
+    pub fn answer(&self, log: &mut Log, variables: &dyn Variables, body: &[u8], load: u32) -> Reply {
+        let described = Described::new(variables);
+        let reply = match Request::parse(&described.with_body(body), &self.limits) {
+            Ok(Request::Poll(request)) => return self.poll(log, &request, load),
+            Ok(Request::Publish(request)) => self.publish(log, &request),
+            Ok(Request::Options { allow }) => Ok(Reply::options(allow)),
+            Err(error) => Err(Failure::Request(error)),
+        };
+        reply.unwrap_or_else(|failure| self.refuse(&failure, load, described.head_only()))
+    }
+
+    /// Answers a request that is not served.
+    pub fn refuse(&self, failure: &Failure, load: u32, head_only: bool) -> Reply {
+        match failure {
+            Failure::Request(error) => Reply::request_error(error, head_only),
+            Failure::Serve(error) => {
+                Reply::serve_error(*error, self.reconnect_in(Reconnect::ShortPoll, load), head_only)
+            }
+        }
+    }
+
+    /// Nothing is ever held here: the poll is asked, and answers at once.
+    fn poll(&self, log: &mut Log, request: &PollRequest, load: u32) -> Reply {
+        let mut poll = Poll::short(request);
+        loop {
+            let page = self.read(log, &request.channels, poll.cursor());
+            let input = match &page {
+                Ok(page) => Input::Read(page),
+                Err(error) => Input::Failed(*error),
+            };
+            let step = poll.handle(input, request.wait_id.as_ref(), Instant::now());
+            if let Step::Reply(answer) = step {
+                let hold = u32::try_from(self.limits.hold_max.as_secs()).unwrap_or(u32::MAX);
+                return answer.reply(&request.channels, request.form(), hold, now(), |reconnect| {
+                    self.reconnect_in(reconnect, load)
+                });
+            }
+        }
+    }
+
+    fn read(&self, log: &mut Log, channels: &Channels, cursor: Cursor) -> Result<Page, ServeError> {
+        let read = self.with_log(|| log.read(channels.as_slice(), cursor, LIMIT));
+        let Read { gap, events, next, more, .. } = read.map_err(|failure| match failure {
+            Failure::Serve(error) => error,
+            // A read appends nothing that could be refused.
+            Failure::Request(_) => ServeError::Internal,
+        })?;
+        let records = events.iter().map(|event| Record::from(event).into()).collect();
+        Ok(Page { gap, records, next, more })
+    }
+
+    fn publish(&self, log: &mut Log, request: &PublishRequest) -> Result<Reply, Failure> {
+        self.with_log(|| log.publish(&request.events)).map(|ids| Reply::published(&ids))
+    }
+
+    /// Asks the log, unless its database is known to be down.
+    fn with_log<T>(&self, ask: impl FnOnce() -> Result<T, LogError>) -> Result<T, Failure> {
+        let began = Instant::now();
+        if !self.outage.may_try(began) {
+            return Err(Failure::Serve(ServeError::LogUnavailable));
+        }
+        match ask() {
+            Ok(answer) => {
+                self.outage.worked(Instant::now());
+                Ok(answer)
+            }
+            Err(LogError::Rejected(error)) => {
+                self.outage.worked(Instant::now());
+                Err(Failure::Request(error))
+            }
+            Err(error) => {
+                self.outage.failed(&error, began, Instant::now());
+                Err(Failure::Serve(error.serve_error().unwrap_or(ServeError::Internal)))
+            }
+        }
+    }
+
+    fn reconnect_in(&self, reconnect: Reconnect, load: u32) -> u32 {
+        match reconnect {
+            Reconnect::Drain => self.steering.drain(self.random()),
+            _ => self.steering.short_poll(load, self.random()),
+        }
+    }
+
+    /// Evenly spread, not secret: it only keeps clients apart.
+    fn random(&self) -> u32 {
+        self.random.hash_one(self.random_state.fetch_add(1, Ordering::Relaxed)) as u32
+    }
+}
+
+/// The wall clock.
+fn now() -> Timestamp {
+    let since_1970: Duration = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_micros(u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,68 @@
+//! [`Answers`] behind the FastCGI server.
+
+use everpoll_log::Log;
+use everpoll_protocol::{RequestError, ServeError};
+
+use super::connection::BODY_PATIENCE;
+use super::params::{PARAMS_MAX, Params};
+use super::queue::Service;
+use super::receiver::{Fault, PARAMS_BYTES_MAX, Request};
+use crate::answer::{Answers, Failure};
+
+/// Answers requests that came by FastCGI.
+#[derive(Debug)]
+pub struct Responder {
+    answers: Answers,
+    /// How long a request's variables may take, in seconds; for the text of an error.
+    params_seconds: u64,
+}
+
+impl Responder {
+    /// Answers with `answers`; variables may take `params_seconds` to arrive.
+    #[must_use]
+    pub fn new(answers: Answers, params_seconds: u64) -> Self {
+        Self { answers, params_seconds }
+    }
+}
+
+impl Service for Responder {
+    type Worker = Option<Log>;
+
+    fn worker(&self) -> Option<Log> {
+        // The URL was checked before the server started.
+        self.answers.log().ok()
+    }
+
+    fn answer(&self, worker: &mut Option<Log>, request: &Request, load: u32) -> Vec<u8> {
+        match worker {
+            Some(log) => self.answers.answer(log, &request.params, &request.body, load).to_cgi(),
+            None => self.refuse(Fault::Panicked, load),
+        }
+    }
+
+    fn refuse(&self, fault: Fault, load: u32) -> Vec<u8> {
+        let failure = match fault {
+            Fault::ParamsTooLarge => {
+                Failure::Request(RequestError::HeadTooLarge { limit: PARAMS_BYTES_MAX, fields: PARAMS_MAX })
+            }
+            Fault::ParamsMalformed => {
+                let reason = "the web server's FastCGI parameters cannot be read".to_owned();
+                Failure::Request(RequestError::HeadMalformed { reason })
+            }
+            Fault::BodyTooLarge(limit) => Failure::Request(RequestError::BodyTooLarge { limit }),
+            Fault::ParamsTimeout => {
+                Failure::Request(RequestError::HeadTimeout { seconds: self.params_seconds })
+            }
+            Fault::BodyTimeout => {
+                Failure::Request(RequestError::BodyTimeout { seconds: BODY_PATIENCE.as_secs() })
+            }
+            Fault::NoMemory | Fault::Overloaded => Failure::Serve(ServeError::Overloaded),
+            Fault::Panicked => Failure::Serve(ServeError::Internal),
+        };
+        self.answers.refuse(&failure, load, false).to_cgi()
+    }
+
+    fn body_max(&self, params: &Params) -> usize {
+        self.answers.body_max(params)
+    }
+}
