@@ -1,0 +1,69 @@
+//! The log in an SQLite file.
+//!
+//! One writer at a time, so ids are in commit order by themselves. Any number of processes work on the same file: the
+//! daemon, the fallback's workers, applications that insert with plain SQL. The file is created and migrated at first
+//! use.
+
+mod failure;
+mod file;
+mod publish;
+mod read;
+mod trim;
+mod wakeups;
+
+use std::path::PathBuf;
+
+use failure::Failure;
+use file::File;
+pub(crate) use wakeups::SqliteWakeups;
+
+use crate::{LogError, Migrated, Options};
+
+/// The log in an SQLite file.
+#[derive(Debug)]
+pub struct SqliteLog {
+    path: PathBuf,
+    options: Options,
+    file: Option<File>,
+}
+
+impl SqliteLog {
+    pub(crate) fn new(path: PathBuf, options: Options) -> Self {
+        Self { path, options, file: None }
+    }
+
+    pub(crate) fn migrate(&mut self) -> Result<Migrated, LogError> {
+        self.file = None;
+        let file = File::open(&self.path, &self.options)?;
+        let migrated = file.migrated;
+        self.file = Some(file);
+        Ok(migrated)
+    }
+
+    /// Does `work` on the open file. Opens it when it is not, or when the path names another file by now: one that was
+    /// put back from a backup.
+    fn run<T>(&mut self, work: impl FnOnce(&mut rusqlite::Connection) -> Result<T, Failure>) -> Result<T, LogError> {
+        self.file.take_if(|file| !file.is_current(&self.path));
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(File::open(&self.path, &self.options)?),
+        };
+        let done = work(&mut file.connection);
+        done.map_err(|failure| {
+            // After an error of the file itself, what SQLite keeps in memory is not trusted.
+            if failure.needs_new_connection() {
+                self.file = None;
+            }
+            failure.into_error(&self.path)
+        })
+    }
+}
+
+/// Ids are positive; SQLite's integers are signed.
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,163 @@
+//! Reading: what follows a cursor, in one transaction, which is one snapshot.
+
+use everpoll_protocol::{Bounds, Channel, Cursor, Data, Event, Kind, Resume, Rift, Timestamp, WaitId};
+use rusqlite::{Connection, OptionalExtension, Rows, Transaction, params};
+
+use super::{SqliteLog, signed, unsigned};
+use crate::{Limit, LogError, Read};
+
+impl SqliteLog {
+    pub(crate) fn read(&mut self, channels: &[Channel], cursor: Cursor, limit: Limit) -> Result<Read, LogError> {
+        self.run(|connection| {
+            let snapshot = connection.transaction()?;
+            let bounds = bounds(&snapshot)?;
+            let resume = match cursor {
+                Cursor::Now => return Ok(Read::nothing(bounds, bounds.newest)),
+                Cursor::After(seen) => bounds.resume(seen, rift(&snapshot, seen)?),
+                Cursor::Since(since) => resume_since(&snapshot, bounds, since)?,
+            };
+            let (events, more) = collect(&snapshot, channels, resume.after, limit)?;
+            Ok(found(bounds, resume, events, more))
+        })
+    }
+
+    pub(crate) fn tail(&mut self, after: u64, limit: Limit) -> Result<Read, LogError> {
+        self.run(|connection| {
+            let snapshot = connection.transaction()?;
+            let bounds = bounds(&snapshot)?;
+            let (events, more) = collect(&snapshot, &[], after, limit)?;
+            Ok(found(bounds, Resume { after, gap: None }, events, more))
+        })
+    }
+
+    pub(crate) fn tail_start(&mut self, limit: Limit) -> Result<u64, LogError> {
+        self.run(|connection| {
+            let snapshot = connection.transaction()?;
+            let bounds = bounds(&snapshot)?;
+            let mut newest =
+                snapshot.prepare_cached("select id, length(cast(data as blob)) from events order by id desc")?;
+            let mut rows = newest.query([])?;
+            let (mut count, mut bytes, mut start) = (0, 0_u64, 0);
+            while let Some(row) = rows.next()? {
+                count += 1;
+                bytes += unsigned(row.get(1)?);
+                if count > limit.events.max(1) || bytes > limit.bytes {
+                    start = unsigned(row.get(0)?);
+                    break;
+                }
+            }
+            Ok(start.max(bounds.low).max(bounds.origin))
+        })
+    }
+
+    pub(crate) fn bounds(&mut self) -> Result<Bounds, LogError> {
+        self.run(|connection| Ok(bounds(connection)?))
+    }
+}
+
+pub(super) fn bounds(connection: &Connection) -> rusqlite::Result<Bounds> {
+    let mut statement = connection.prepare_cached(
+        "select low, coalesce((select max(id) from events), 0), coalesce((select max(before) - 1 from rifts), 0) from log",
+    )?;
+    statement.query_row([], |row| {
+        let (low, newest, origin) = (unsigned(row.get(0)?), unsigned(row.get(1)?), unsigned(row.get(2)?));
+        Ok(Bounds { low, newest: newest.max(low).max(origin), origin })
+    })
+}
+
+/// The rift that `seen` lies in.
+fn rift(connection: &Connection, seen: u64) -> rusqlite::Result<Option<Rift>> {
+    let mut statement = connection.prepare_cached(
+        "select after, before from rifts where after < ?1 and before > ?1 + 1 order by before desc limit 1",
+    )?;
+    // The sum must not leave the range of integers.
+    let seen = signed(seen).min(i64::MAX - 1);
+    let rift = |row: &rusqlite::Row<'_>| Ok(Rift { after: unsigned(row.get(0)?), before: unsigned(row.get(1)?) });
+    statement.query_row([seen], rift).optional()
+}
+
+fn resume_since(connection: &Connection, bounds: Bounds, since: Timestamp) -> rusqlite::Result<Resume> {
+    let since = signed(since.micros());
+    let trimmed = connection.prepare_cached("select low_ts > ?1 from log")?.query_row([since], |row| row.get(0))?;
+    // Clocks are set back at times, so the event with the lowest time need not be the first; among the next hundred,
+    // it is looked for.
+    let first: Option<i64> = connection
+        .prepare_cached("select min(id) from (select id from events where ts > ?1 order by ts limit 100)")?
+        .query_row([since], |row| row.get(0))?;
+    let last = first.map_or(bounds.newest, |id| unsigned(id - 1));
+    Ok(bounds.resume_since(last, trimmed))
+}
+
+/// The events after `after` that fit, and whether there are more.
+fn collect(
+    snapshot: &Transaction<'_>,
+    channels: &[Channel],
+    after: u64,
+    limit: Limit,
+) -> rusqlite::Result<(Vec<Event>, bool)> {
+    // Each channel gives its ids along its index, one at a time; the lowest of these is next. So nothing is read that
+    // does not come out, however rare or frequent the channels are.
+    let all = channels.is_empty();
+    let mut statements = Vec::new();
+    for _ in 0..channels.len().max(1) {
+        statements.push(snapshot.prepare(if all {
+            "select id from events where id > ?1 order by id"
+        } else {
+            "select id from events where channel = ?2 and id > ?1 order by id"
+        })?);
+    }
+    let mut streams = Vec::new();
+    for (index, statement) in statements.iter_mut().enumerate() {
+        let mut rows = if all {
+            statement.query([signed(after)])?
+        } else {
+            statement.query(params![signed(after), channels[index].as_str()])?
+        };
+        let head = next_id(&mut rows)?;
+        streams.push((head, rows));
+    }
+    let mut load = snapshot.prepare_cached("select channel, type, data, exclude, ts from events where id = ?1")?;
+    let (mut events, mut bytes) = (Vec::new(), 0_u64);
+    loop {
+        let lowest = streams.iter_mut().filter(|stream| stream.0.is_some()).min_by_key(|stream| stream.0);
+        let Some((head, rows)) = lowest else { return Ok((events, false)) };
+        let id = head.take().expect("streams that have ended were filtered out");
+        if events.len() >= limit.events.max(1) as usize {
+            return Ok((events, true));
+        }
+        let event = load.query_row([id], |row| event(id, row))?;
+        bytes += event.data.as_str().len() as u64;
+        if bytes > limit.bytes && !events.is_empty() {
+            return Ok((events, true));
+        }
+        events.push(event);
+        *head = next_id(rows)?;
+    }
+}
+
+fn next_id(rows: &mut Rows<'_>) -> rusqlite::Result<Option<i64>> {
+    rows.next()?.map(|row| row.get(0)).transpose()
+}
+
+/// SQLite does not check that text is UTF-8; what is not was inserted by an application, and is shown as well as it can.
+fn event(id: i64, row: &rusqlite::Row<'_>) -> rusqlite::Result<Event> {
+    let text = |column: usize| -> rusqlite::Result<String> {
+        Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes()?).into_owned())
+    };
+    let channel = text(0)?;
+    let foreign = |error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error));
+    let exclude = row.get_ref(3)?.as_bytes_or_null()?.map(String::from_utf8_lossy);
+    Ok(Event {
+        id: unsigned(id),
+        channel: Channel::parse(&channel).map_err(foreign)?,
+        kind: Kind::from_log(&text(1)?),
+        data: Data::from_log(text(2)?),
+        exclude: exclude.and_then(|exclude| WaitId::parse(exclude.as_bytes()).ok()),
+        ts: Timestamp::from_micros(unsigned(row.get(4)?)),
+    })
+}
+
+fn found(bounds: Bounds, resume: Resume, events: Vec<Event>, more: bool) -> Read {
+    let next = events.last().filter(|_| more).map_or(bounds.newest, |event| event.id);
+    Read { bounds, gap: resume.gap, after: resume.after, events, next, more }
+}
