@@ -30,15 +30,8 @@ pub(super) fn run(_: &Arguments, config: Option<&Path>) -> Result<(), Failure> {
 
 /// Passes everything on to the fallback.
 pub(super) fn fallback(arguments: Vec<OsString>, config: Option<&Path>) -> ExitCode {
-    let _ = (arguments, config);
-    // everpoll_fallback::run is not there yet.
-    eprintln!("everpoll: the fallback is not in this build");
-    return ExitCode::FAILURE;
-    #[cfg(any())]
-    {
-        let config = config.map(|path| [OsString::from("--config"), path.into()]);
-        everpoll_fallback::run(config.into_iter().flatten().chain(arguments))
-    }
+    let config = config.map(|path| [OsString::from("--config"), path.into()]);
+    everpoll_fallback::run(config.into_iter().flatten().chain(arguments))
 }
 
 fn start_diagnostics(settings: &Settings) -> Result<(), Failure> {
