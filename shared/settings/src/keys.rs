@@ -143,8 +143,8 @@ pub const KEYS: &[Key] = &[
         variable: "EVERPOLL_CONNECTIONS_MAX",
         default: "20000",
         form: "connections, 1 to 1000000",
-        meaning: "Most connections of a program at once; further ones wait until one ends.",
-        advice: "Must be below the limit of open files (ulimit -n). Too low: clients wait. Too high: \
+        meaning: "Most connections of a program at once; further ones are sent away with 503 and come back later.",
+        advice: "Lowered to what the limit of open files (ulimit -n) allows. Too low: clients are sent away. Too high: \
                  memory, about 1.5 KB for a held poll.",
         secret: false,
     },
