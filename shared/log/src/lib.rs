@@ -13,13 +13,21 @@
 //!   [`Rift`](everpoll_protocol::Rift). It is found by the database's identity at each connect and at commit, or by a
 //!   reader that has seen more than there is ([`Log::declare_rift`]).
 
+mod address;
 mod error;
+mod postgres;
+mod sqlite;
 
 use std::time::Duration;
 
 use everpoll_protocol::{Bounds, Channel, Cursor, Event, Gap, NewEvent};
 
+use address::Address;
 pub use error::LogError;
+pub use postgres::PostgresLog;
+use postgres::PostgresWakeups;
+pub use sqlite::SqliteLog;
+use sqlite::SqliteWakeups;
 
 /// How a connection is made and how long it may be silent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,8 +96,12 @@ pub struct Migrated {
 
 /// One connection to the event log, made when it is first needed.
 #[derive(Debug)]
-#[non_exhaustive]
-pub enum Log {}
+pub enum Log {
+    /// On PostgreSQL.
+    Postgres(Box<PostgresLog>),
+    /// In an SQLite file.
+    Sqlite(Box<SqliteLog>),
+}
 
 impl Log {
     /// Checks the URL (`postgres://…`, `postgresql://…` or `sqlite:path`); does not connect.
@@ -97,8 +109,11 @@ impl Log {
     /// # Errors
     ///
     /// [`LogError::Settings`].
-    pub fn new(_url: &str, _options: Options) -> Result<Self, LogError> {
-        Err(LogError::Settings { detail: "being written".to_owned() })
+    pub fn new(url: &str, options: Options) -> Result<Self, LogError> {
+        Ok(match Address::parse(url)? {
+            Address::Postgres(server) => Self::Postgres(Box::new(PostgresLog::new(*server, options))),
+            Address::Sqlite(path) => Self::Sqlite(Box::new(SqliteLog::new(path, options))),
+        })
     }
 
     /// Appends all of `events` in one transaction, or none. Returns their ids in the same order. The id of an event
@@ -107,8 +122,11 @@ impl Log {
     /// # Errors
     ///
     /// [`LogError::Rejected`], [`LogError::OutcomeUnknown`], [`LogError::Full`] and those of every call.
-    pub fn publish(&mut self, _events: &[NewEvent]) -> Result<Vec<u64>, LogError> {
-        match *self {}
+    pub fn publish(&mut self, events: &[NewEvent]) -> Result<Vec<u64>, LogError> {
+        match self {
+            Self::Postgres(log) => log.publish(events),
+            Self::Sqlite(log) => log.publish(events),
+        }
     }
 
     /// Reads what follows `cursor` on `channels`; no channels means all.
@@ -117,8 +135,11 @@ impl Log {
     ///
     /// Those of every call: [`LogError::Unavailable`], [`LogError::NotMigrated`], [`LogError::Settings`] or
     /// [`LogError::Other`].
-    pub fn read(&mut self, _channels: &[Channel], _cursor: Cursor, _limit: Limit) -> Result<Read, LogError> {
-        match *self {}
+    pub fn read(&mut self, channels: &[Channel], cursor: Cursor, limit: Limit) -> Result<Read, LogError> {
+        match self {
+            Self::Postgres(log) => log.read(channels, cursor, limit),
+            Self::Sqlite(log) => log.read(channels, cursor, limit),
+        }
     }
 
     /// Reads all channels after the id `after`, with no gap logic: the caller looks at the bounds.
@@ -126,8 +147,11 @@ impl Log {
     /// # Errors
     ///
     /// As [`read`](Self::read).
-    pub fn tail(&mut self, _after: u64, _limit: Limit) -> Result<Read, LogError> {
-        match *self {}
+    pub fn tail(&mut self, after: u64, limit: Limit) -> Result<Read, LogError> {
+        match self {
+            Self::Postgres(log) => log.tail(after, limit),
+            Self::Sqlite(log) => log.tail(after, limit),
+        }
     }
 
     /// The id after which the newest events within `limit` begin, so that [`tail`](Self::tail) from there yields them.
@@ -136,8 +160,11 @@ impl Log {
     /// # Errors
     ///
     /// As [`read`](Self::read).
-    pub fn tail_start(&mut self, _limit: Limit) -> Result<u64, LogError> {
-        match *self {}
+    pub fn tail_start(&mut self, limit: Limit) -> Result<u64, LogError> {
+        match self {
+            Self::Postgres(log) => log.tail_start(limit),
+            Self::Sqlite(log) => log.tail_start(limit),
+        }
     }
 
     /// What of the log is there.
@@ -146,7 +173,10 @@ impl Log {
     ///
     /// As [`read`](Self::read).
     pub fn bounds(&mut self) -> Result<Bounds, LogError> {
-        match *self {}
+        match self {
+            Self::Postgres(log) => log.bounds(),
+            Self::Sqlite(log) => log.bounds(),
+        }
     }
 
     /// Removes up to `batch` of the oldest events that `keep` does not keep, in one small transaction, and returns how
@@ -155,8 +185,11 @@ impl Log {
     /// # Errors
     ///
     /// As [`read`](Self::read).
-    pub fn trim(&mut self, _keep: &Retention, _batch: u32) -> Result<u64, LogError> {
-        match *self {}
+    pub fn trim(&mut self, keep: &Retention, batch: u32) -> Result<u64, LogError> {
+        match self {
+            Self::Postgres(log) => log.trim(keep, batch),
+            Self::Sqlite(log) => log.trim(keep, batch),
+        }
     }
 
     /// Records that the log went back: a reader saw the id `seen`, but the newest is lower. Checked again before
@@ -165,8 +198,11 @@ impl Log {
     /// # Errors
     ///
     /// As [`read`](Self::read).
-    pub fn declare_rift(&mut self, _seen: u64) -> Result<(), LogError> {
-        match *self {}
+    pub fn declare_rift(&mut self, seen: u64) -> Result<(), LogError> {
+        match self {
+            Self::Postgres(log) => log.declare_rift(seen),
+            Self::Sqlite(log) => log.declare_rift(seen),
+        }
     }
 
     /// Brings the log to the layout of this version. Safe to run twice and at once.
@@ -175,14 +211,22 @@ impl Log {
     ///
     /// As [`read`](Self::read); [`LogError::NotMigrated`] when the log is newer than this version.
     pub fn migrate(&mut self) -> Result<Migrated, LogError> {
-        match *self {}
+        match self {
+            Self::Postgres(log) => log.migrate(),
+            Self::Sqlite(log) => log.migrate(),
+        }
     }
 }
 
-/// A connection that waits for hints that there is news.
+/// A connection that waits for hints that there is news, made when it is first needed.
 #[derive(Debug)]
-#[non_exhaustive]
-pub enum Wakeups {}
+pub struct Wakeups(Waiting);
+
+#[derive(Debug)]
+enum Waiting {
+    Postgres(Box<PostgresWakeups>),
+    Sqlite(Box<SqliteWakeups>),
+}
 
 impl Wakeups {
     /// Checks the URL, as [`Log::new`]; does not connect.
@@ -190,8 +234,11 @@ impl Wakeups {
     /// # Errors
     ///
     /// [`LogError::Settings`].
-    pub fn new(_url: &str, _options: Options) -> Result<Self, LogError> {
-        Err(LogError::Settings { detail: "being written".to_owned() })
+    pub fn new(url: &str, options: Options) -> Result<Self, LogError> {
+        Ok(Self(match Address::parse(url)? {
+            Address::Postgres(server) => Waiting::Postgres(Box::new(PostgresWakeups::new(*server, options))),
+            Address::Sqlite(path) => Waiting::Sqlite(Box::new(SqliteWakeups::new(path, options))),
+        }))
     }
 
     /// Waits for a hint, at most `timeout`, and says whether one came. A new connection counts as one: hints that came
@@ -200,7 +247,17 @@ impl Wakeups {
     /// # Errors
     ///
     /// As [`Log::read`]. The next call connects again.
-    pub fn wait(&mut self, _timeout: Duration) -> Result<bool, LogError> {
-        match *self {}
+    pub fn wait(&mut self, timeout: Duration) -> Result<bool, LogError> {
+        match &mut self.0 {
+            Waiting::Postgres(wakeups) => wakeups.wait(timeout),
+            Waiting::Sqlite(wakeups) => wakeups.wait(timeout),
+        }
+    }
+}
+
+impl Read {
+    /// What is read where only the place to go on from is wanted.
+    fn nothing(bounds: Bounds, after: u64) -> Self {
+        Self { bounds, gap: None, after, events: Vec::new(), next: after, more: false }
     }
 }

@@ -42,7 +42,10 @@ impl SqliteLog {
 
     /// Does `work` on the open file. Opens it when it is not, or when the path names another file by now: one that was
     /// put back from a backup.
-    fn run<T>(&mut self, work: impl FnOnce(&mut rusqlite::Connection) -> Result<T, Failure>) -> Result<T, LogError> {
+    fn run<T>(
+        &mut self,
+        work: impl FnOnce(&mut rusqlite::Connection) -> Result<T, Failure>,
+    ) -> Result<T, LogError> {
         self.file.take_if(|file| !file.is_current(&self.path));
         let file = match &mut self.file {
             Some(file) => file,

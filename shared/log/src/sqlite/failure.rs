@@ -63,7 +63,9 @@ impl Failure {
         let (path, why) = (path.display(), message(&error));
         match code {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => LogError::Unavailable {
-                detail: format!("{path} is locked by another program for too long; try again, and look who keeps a transaction open"),
+                detail: format!(
+                    "{path} is locked by another program for too long; try again, and look who keeps a transaction open"
+                ),
             },
             Some(ErrorCode::DiskFull) => LogError::Full {
                 detail: format!("the disk of {path} is full; make room, or keep events for a shorter time"),
@@ -74,7 +76,9 @@ impl Failure {
                 ),
             },
             Some(ErrorCode::CannotOpen) => LogError::Unavailable {
-                detail: format!("{path} cannot be opened ({why}); does the directory exist, and may this program write to it?"),
+                detail: format!(
+                    "{path} cannot be opened ({why}); does the directory exist, and may this program write to it?"
+                ),
             },
             Some(ErrorCode::NotADatabase) => LogError::Settings {
                 detail: format!("{path} is not an SQLite database; name another file in database_url"),
@@ -82,9 +86,9 @@ impl Failure {
             Some(ErrorCode::SystemIoFailure) => LogError::Unavailable {
                 detail: format!("{path} cannot be read or written ({why}); look at its disk"),
             },
-            Some(ErrorCode::DatabaseCorrupt) => LogError::Other {
-                detail: format!("{path} is damaged ({why}); restore it from a backup"),
-            },
+            Some(ErrorCode::DatabaseCorrupt) => {
+                LogError::Other { detail: format!("{path} is damaged ({why}); restore it from a backup") }
+            }
             _ => LogError::Other { detail: format!("{path} gave an unexpected answer: {why}") },
         }
     }

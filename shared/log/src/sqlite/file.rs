@@ -35,7 +35,9 @@ impl File {
     }
 
     fn try_open(path: &Path, options: &Options) -> Result<Self, Failure> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
         let busy = BUSY.min(options.statement_timeout);
         connection.busy_timeout(busy)?;
@@ -86,7 +88,10 @@ fn check_owner(connection: &Connection, path: &Path) -> Result<(), Failure> {
     if application == APPLICATION || (application == 0 && tables == 0) {
         return Ok(());
     }
-    let detail = format!("{} is the database of another program; name a file of its own in database_url", path.display());
+    let detail = format!(
+        "{} is the database of another program; name a file of its own in database_url",
+        path.display()
+    );
     Err(Failure::Refused(LogError::Settings { detail }))
 }
 
@@ -95,9 +100,12 @@ fn check_owner(connection: &Connection, path: &Path) -> Result<(), Failure> {
 fn use_wal(connection: &Connection, limit: Duration) -> Result<(), Failure> {
     let start = Instant::now();
     loop {
-        let mode = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0));
+        let mode =
+            connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0));
         match mode {
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && start.elapsed() < limit => {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && start.elapsed() < limit =>
+            {
                 std::thread::sleep(Duration::from_millis(5));
             }
             // A file system that cannot do it stays in the old mode, which is right, only slower.
@@ -158,5 +166,7 @@ fn inode(metadata: &Metadata) -> (u64, u64) {
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::Refused(LogError::Unavailable { detail: format!("{} cannot be looked at: {error}", path.display()) })
+    Failure::Refused(LogError::Unavailable {
+        detail: format!("{} cannot be looked at: {error}", path.display()),
+    })
 }

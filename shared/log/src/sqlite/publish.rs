@@ -30,8 +30,14 @@ fn append(transaction: &Connection, event: &NewEvent) -> Result<u64, Failure> {
         "insert into events (channel, type, data, key, exclude, ts) values (?1, ?2, ?3, ?4, ?5, ?6) on conflict do nothing",
     )?;
     let exclude = event.exclude.as_ref().map(WaitId::as_str);
-    let inserted =
-        insert.execute(params![channel, event.kind.as_str(), event.data.as_str(), event.key, exclude, micros])?;
+    let inserted = insert.execute(params![
+        channel,
+        event.kind.as_str(),
+        event.data.as_str(),
+        event.key,
+        exclude,
+        micros
+    ])?;
     if inserted == 1 {
         return Ok(unsigned(transaction.last_insert_rowid()));
     }

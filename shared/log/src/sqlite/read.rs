@@ -7,7 +7,12 @@ use super::{SqliteLog, signed, unsigned};
 use crate::{Limit, LogError, Read};
 
 impl SqliteLog {
-    pub(crate) fn read(&mut self, channels: &[Channel], cursor: Cursor, limit: Limit) -> Result<Read, LogError> {
+    pub(crate) fn read(
+        &mut self,
+        channels: &[Channel],
+        cursor: Cursor,
+        limit: Limit,
+    ) -> Result<Read, LogError> {
         self.run(|connection| {
             let snapshot = connection.transaction()?;
             let bounds = bounds(&snapshot)?;
@@ -34,8 +39,8 @@ impl SqliteLog {
         self.run(|connection| {
             let snapshot = connection.transaction()?;
             let bounds = bounds(&snapshot)?;
-            let mut newest =
-                snapshot.prepare_cached("select id, length(cast(data as blob)) from events order by id desc")?;
+            let mut newest = snapshot
+                .prepare_cached("select id, length(cast(data as blob)) from events order by id desc")?;
             let mut rows = newest.query([])?;
             let (mut count, mut bytes, mut start) = (0, 0_u64, 0);
             while let Some(row) = rows.next()? {
@@ -72,13 +77,15 @@ fn rift(connection: &Connection, seen: u64) -> rusqlite::Result<Option<Rift>> {
     )?;
     // The sum must not leave the range of integers.
     let seen = signed(seen).min(i64::MAX - 1);
-    let rift = |row: &rusqlite::Row<'_>| Ok(Rift { after: unsigned(row.get(0)?), before: unsigned(row.get(1)?) });
+    let rift =
+        |row: &rusqlite::Row<'_>| Ok(Rift { after: unsigned(row.get(0)?), before: unsigned(row.get(1)?) });
     statement.query_row([seen], rift).optional()
 }
 
 fn resume_since(connection: &Connection, bounds: Bounds, since: Timestamp) -> rusqlite::Result<Resume> {
     let since = signed(since.micros());
-    let trimmed = connection.prepare_cached("select low_ts > ?1 from log")?.query_row([since], |row| row.get(0))?;
+    let trimmed =
+        connection.prepare_cached("select low_ts > ?1 from log")?.query_row([since], |row| row.get(0))?;
     // Clocks are set back at times, so the event with the lowest time need not be the first; among the next hundred,
     // it is looked for.
     let first: Option<i64> = connection
@@ -116,7 +123,8 @@ fn collect(
         let head = next_id(&mut rows)?;
         streams.push((head, rows));
     }
-    let mut load = snapshot.prepare_cached("select channel, type, data, exclude, ts from events where id = ?1")?;
+    let mut load =
+        snapshot.prepare_cached("select channel, type, data, exclude, ts from events where id = ?1")?;
     let (mut events, mut bytes) = (Vec::new(), 0_u64);
     loop {
         let lowest = streams.iter_mut().filter(|stream| stream.0.is_some()).min_by_key(|stream| stream.0);
@@ -145,7 +153,8 @@ fn event(id: i64, row: &rusqlite::Row<'_>) -> rusqlite::Result<Event> {
         Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes()?).into_owned())
     };
     let channel = text(0)?;
-    let foreign = |error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error));
+    let foreign =
+        |error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error));
     let exclude = row.get_ref(3)?.as_bytes_or_null()?.map(String::from_utf8_lossy);
     Ok(Event {
         id: unsigned(id),

@@ -52,8 +52,8 @@ fn oldest(connection: &Connection, keep: &Retention, batch: u32) -> rusqlite::Re
         }
         None => 0,
     };
-    let mut statement =
-        connection.prepare_cached("select id, ts from events where id > (select low from log) order by id limit ?1")?;
+    let mut statement = connection
+        .prepare_cached("select id, ts from events where id > (select low from log) order by id limit ?1")?;
     let mut rows = statement.query(params![batch])?;
     let mut mark = None;
     while let Some(row) = rows.next()? {

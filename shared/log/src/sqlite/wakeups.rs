@@ -12,7 +12,7 @@ const INTERVAL: Duration = Duration::from_millis(10);
 
 /// A connection that only looks.
 #[derive(Debug)]
-pub struct SqliteWakeups {
+pub(crate) struct SqliteWakeups {
     path: PathBuf,
     options: Options,
     file: Option<File>,

@@ -1,0 +1,143 @@
+//! What PostgreSQL and the driver report, sorted into what it means for the caller.
+//!
+//! What a newcomer gets wrong: an *answer* that is an error means that the transaction did not happen. Silence means
+//! nothing: the server may have committed and then vanished.
+
+use everpoll_protocol::RequestError;
+use tokio_postgres::Error;
+use tokio_postgres::error::DbError;
+
+use super::Server;
+use crate::LogError;
+
+/// Why a statement gave no result.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// There is no log in this database.
+    NoLog,
+    /// The connection is gone, and whether the statement ran is unknown.
+    Lost { detail: String, timed_out: bool },
+    /// The server answered with an error; the transaction did not happen.
+    Answered { code: String, message: String },
+    /// It never came to a statement.
+    Refused(LogError),
+}
+
+impl Failure {
+    /// A statement's error; `ended` is why the connection is gone, if it is.
+    pub(super) fn answered(error: &Error, ended: Option<String>) -> Self {
+        match error.as_db_error() {
+            Some(answer) => Self::of(answer),
+            None => Self::Lost { detail: ended.unwrap_or_else(|| describe(error)), timed_out: false },
+        }
+    }
+
+    fn of(answer: &DbError) -> Self {
+        match answer.code().code() {
+            // Schema, table, function or column is missing.
+            "3F000" | "42P01" | "42883" | "42703" => Self::NoLog,
+            code => Self::Answered { code: code.to_owned(), message: answer.message().to_owned() },
+        }
+    }
+
+    /// No connection could be made.
+    pub(super) fn connecting(error: &Error, server: &Server) -> Self {
+        Self::unreachable(server, &describe(error))
+    }
+
+    pub(super) fn unreachable(server: &Server, why: &str) -> Self {
+        let detail = format!(
+            "{} cannot be reached: {why}; is it running, and is database_url right?",
+            server.describe()
+        );
+        Self::Refused(LogError::Unavailable { detail })
+    }
+
+    /// Whether the connection is of no more use: gone, about to go, or to a server that may no longer write.
+    pub(super) fn needs_new_connection(&self) -> bool {
+        match self {
+            Self::Lost { .. } => true,
+            Self::Answered { code, .. } => {
+                code.starts_with("08") || code.starts_with("57P") || code == "25006"
+            }
+            Self::NoLog | Self::Refused(_) => false,
+        }
+    }
+
+    pub(super) fn timed_out(&self) -> bool {
+        matches!(self, Self::Lost { timed_out: true, .. })
+    }
+
+    /// Whether the same transaction may well succeed when it is tried again at once: a deadlock was broken, or somebody
+    /// else came first.
+    pub(super) fn is_collision(&self) -> bool {
+        matches!(self, Self::Answered { code, .. } if matches!(code.as_str(), "40001" | "40P01"))
+    }
+
+    /// What the caller is told.
+    pub(super) fn into_error(self) -> LogError {
+        match self {
+            Self::NoLog => LogError::NotMigrated { found: 0, needed: super::LAYOUT },
+            Self::Lost { detail, .. } => LogError::Unavailable {
+                detail: format!("the connection to the database was lost: {detail}; try again"),
+            },
+            Self::Refused(error) => error,
+            Self::Answered { code, message } => match code.as_str() {
+                "53100" => LogError::Full {
+                    detail: format!(
+                        "the database's disk is full ({message}); make room, or keep events for a shorter time"
+                    ),
+                },
+                "57014" | "55P03" => LogError::Unavailable {
+                    detail: format!("the database was too slow ({message}); try again"),
+                },
+                "25006" => LogError::Unavailable {
+                    detail: format!(
+                        "the database is read-only ({message}); add target_session_attrs=read-write to database_url and name all hosts"
+                    ),
+                },
+                "42501" => LogError::Other {
+                    detail: format!(
+                        "the database role lacks a right ({message}); grant it with: select everpoll.grant_reader('role'), everpoll.grant_publisher('role'), everpoll.grant_trimmer('role')"
+                    ),
+                },
+                _ if ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)) => {
+                    LogError::Unavailable {
+                        detail: format!("the database cannot serve now ({message}); try again"),
+                    }
+                }
+                _ => LogError::Other {
+                    detail: format!("the database gave an unexpected answer: {message} (SQLSTATE {code})"),
+                },
+            },
+        }
+    }
+
+    /// What a publisher is told: the values it sent may be at fault.
+    pub(super) fn into_publish_error(self) -> LogError {
+        match self {
+            Self::Lost { detail, .. } => LogError::OutcomeUnknown { detail },
+            // Bad values, violated constraints, errors raised by triggers, JSON nested too deep for the server.
+            Self::Answered { code, message }
+                if ["22", "23", "P0"].iter().any(|class| code.starts_with(class)) || code == "54001" =>
+            {
+                LogError::Rejected(RequestError::Refused { reason: message })
+            }
+            other => other.into_error(),
+        }
+    }
+}
+
+/// The driver's error with its causes; it never contains the password.
+pub(super) fn describe(error: &Error) -> String {
+    if let Some(answer) = error.as_db_error() {
+        return answer.message().to_owned();
+    }
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}

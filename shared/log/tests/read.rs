@@ -1,0 +1,90 @@
+//! What readers get: cursors, channels, limits.
+
+use everpoll_log::Limit;
+use everpoll_protocol::{Cursor, Timestamp};
+
+use crate::common::{ALL, Store, bounds, channels, event, ids, read};
+
+crate::on_both!(
+    empty_log_has_nothing_and_says_so,
+    channels_are_read_in_one_order,
+    read_ends_at_either_limit,
+    time_cursor_begins_behind_the_last_earlier_event,
+    tail_begins_where_the_newest_fit,
+);
+
+fn empty_log_has_nothing_and_says_so(store: &Store) {
+    let mut log = store.log();
+    assert_eq!(log.bounds().unwrap(), bounds(0, 0, 0));
+    for cursor in [Cursor::Now, Cursor::After(0), Cursor::Since(Timestamp::from_micros(1))] {
+        let found = read(&mut log, &["a"], cursor);
+        assert_eq!((found.after, found.next, found.more, found.gap), (0, 0, false, None));
+    }
+    assert_eq!(log.tail_start(ALL).unwrap(), 0);
+}
+
+fn channels_are_read_in_one_order(store: &Store) {
+    let mut log = store.log();
+    let events: Vec<_> = ["a", "b", "c", "a", "b", "a"].iter().map(|channel| event(channel, "0")).collect();
+    log.publish(&events).unwrap();
+    assert_eq!(ids(&read(&mut log, &["a", "b"], Cursor::After(1))), [2, 4, 5, 6]);
+    assert_eq!(ids(&read(&mut log, &["c"], Cursor::After(0))), [3]);
+    assert_eq!(ids(&read(&mut log, &["nobody"], Cursor::After(0))), [0; 0]);
+    assert_eq!(read(&mut log, &["nobody"], Cursor::After(0)).next, 6);
+    let now = read(&mut log, &["a"], Cursor::Now);
+    assert_eq!((now.after, now.next, now.events.len()), (6, 6, 0));
+}
+
+fn read_ends_at_either_limit(store: &Store) {
+    let mut log = store.log();
+    let events: Vec<_> = (0..5).map(|_| event("a", "12345678")).collect();
+    log.publish(&events).unwrap();
+    for names in [&["a"][..], &[]] {
+        let mut read = |after, events, bytes| {
+            let found = log.read(&channels(names), Cursor::After(after), Limit { events, bytes }).unwrap();
+            (ids(&found), found.next, found.more)
+        };
+        assert_eq!(read(0, 2, u64::MAX), (vec![1, 2], 2, true));
+        assert_eq!(read(2, 3, u64::MAX), (vec![3, 4, 5], 5, false));
+        assert_eq!(read(0, 5, 24), (vec![1, 2, 3], 3, true));
+        assert_eq!(read(0, 5, 23), (vec![1, 2], 2, true));
+        assert_eq!(read(3, 5, 16), (vec![4, 5], 5, false));
+        // The first comes alone, however large: otherwise nobody would ever get past it.
+        assert_eq!(read(0, 5, 1), (vec![1], 1, true));
+        assert_eq!(read(4, 0, 0), (vec![5], 5, false));
+    }
+}
+
+fn time_cursor_begins_behind_the_last_earlier_event(store: &Store) {
+    let mut log = store.log();
+    for _ in 0..3 {
+        log.publish(&[event("a", "0")]).unwrap();
+    }
+    let times: Vec<_> = log.tail(0, ALL).unwrap().events.iter().map(|event| event.ts).collect();
+    assert!(times.is_sorted());
+    let found = read(&mut log, &["a"], Cursor::Since(times[1]));
+    let later = times
+        .iter()
+        .position(|time| *time > times[1])
+        .map_or(vec![], |first| (first as u64 + 1..4).collect());
+    assert_eq!((ids(&found), found.gap), (later, None));
+    let earlier = Timestamp::from_micros(times[0].micros() - 1);
+    assert_eq!(ids(&read(&mut log, &["a"], Cursor::Since(earlier))), [1, 2, 3]);
+    assert_eq!(read(&mut log, &["a"], Cursor::Since(times[2])).next, 3);
+}
+
+fn tail_begins_where_the_newest_fit(store: &Store) {
+    let mut log = store.log();
+    let events: Vec<_> = (0..5).map(|_| event("a", "12345678")).collect();
+    log.publish(&events).unwrap();
+    let mut start = |events, bytes| log.tail_start(Limit { events, bytes }).unwrap();
+    assert_eq!(start(2, u64::MAX), 3);
+    assert_eq!(start(9, u64::MAX), 0);
+    assert_eq!(start(9, 16), 3);
+    assert_eq!(start(9, 15), 4);
+    assert_eq!(start(9, 0), 5);
+    assert_eq!(ids(&log.tail(3, ALL).unwrap()), [4, 5]);
+    // Ahead of the log is the caller's to notice.
+    let ahead = log.tail(900, ALL).unwrap();
+    assert_eq!((ahead.bounds.newest, ahead.events.len(), ahead.gap), (5, 0, None));
+}
