@@ -79,11 +79,26 @@ pub fn serve<S: Service>(listener: Listener, limits: &Limits, service: Arc<S>) -
     for signal in [SIGTERM, SIGINT] {
         registered.push(low_level::pipe::register(signal, sender.try_clone()?)?);
     }
-    let result = Server::new(listener, limits, service, receiver)?.run();
+    let result = serve_until(listener, limits, service, receiver);
     for signal in registered {
         low_level::unregister(signal);
     }
     result
+}
+
+/// Serves until a byte comes from `stop`, which must not block. Requests in hand are finished then; a second byte ends at
+/// once.
+///
+/// # Errors
+///
+/// When the system refuses what the loop needs.
+pub fn serve_until<S: Service>(
+    listener: Listener,
+    limits: &Limits,
+    service: Arc<S>,
+    stop: UnixStream,
+) -> io::Result<()> {
+    Server::new(listener, limits, service, stop)?.run()
 }
 
 struct Server<'a, S> {
@@ -181,7 +196,9 @@ impl<'a, S: Service> Server<'a, S> {
 
     fn has_ended(&self) -> bool {
         let late = self.stop_at.is_some_and(|at| Instant::now() >= at);
-        self.stop_at.is_some() && (self.open() == 0 || late || self.signals_seen > 1)
+        // As long as there is a listener, somebody may wait in it.
+        let done = self.listener.is_none() && self.open() == 0;
+        self.stop_at.is_some() && (done || late || self.signals_seen > 1)
     }
 
     /// How long nothing needs to be done if nothing happens.
