@@ -208,7 +208,8 @@ async fn write(stream: &Stream, bytes: &Bytes, server: &Server) -> io::Result<()
     }
     let slow = async {
         while !rest.is_empty() {
-            stream.writable().await?;
+            // From piece to piece: a mebibyte may take minutes on a bad line, and would begin anew each time.
+            timeout(server.patience.write, stream.writable()).await??;
             match stream.try_write(rest) {
                 Ok(written) => rest = &rest[written..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -217,7 +218,7 @@ async fn write(stream: &Stream, bytes: &Bytes, server: &Server) -> io::Result<()
         }
         Ok(())
     };
-    Box::pin(timeout(server.patience.write, slow)).await?
+    Box::pin(slow).await
 }
 
 /// Answers a head that cannot be understood. What is still on its way is read for a moment, so that closing does not

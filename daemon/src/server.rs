@@ -25,7 +25,7 @@ pub(crate) struct Patience {
     pub(crate) body: Duration,
     /// Between two requests of a connection.
     pub(crate) idle: Duration,
-    /// From a reply's first byte to its last.
+    /// Between two pieces of a reply that the client takes.
     pub(crate) write: Duration,
     /// Most connections at once.
     pub(crate) connections_max: usize,
