@@ -18,9 +18,11 @@ fn daemon_with_a_mebibyte(place: &TestDir, log: &Sqlite) -> (Daemon, UnixStream)
         Daemon::on(log.url()).setting("EVERPOLL_WRITE_TIMEOUT", 1).at(&Address::Unix(socket.clone())).start();
     let data = "x".repeat(1024 * 1024 - 2);
     daemon.publish(&format!(r#"{{"channel":"cheese","type":"made","data":"{data}"}}"#));
-    let mut client = UnixStream::connect(socket).unwrap();
-    client.set_read_timeout(Some(wait::PATIENCE)).unwrap();
-    client.write_all(b"GET /e/cheese?last_event_id=0 HTTP/1.0\r\n\r\n").unwrap();
+    let mut client = UnixStream::connect(socket).expect("the daemon listens");
+    client.set_read_timeout(Some(wait::PATIENCE)).expect("it is not zero");
+    client
+        .write_all(b"GET /e/cheese?last_event_id=0 HTTP/1.0\r\n\r\n")
+        .expect("a request fits into the buffer");
     (daemon, client)
 }
 
