@@ -95,7 +95,7 @@ async fn answer(
                 return Some(Answered::Shared(bytes));
             }
         }
-        let read = read(server, request, poll.cursor()).await;
+        let read = read(server, request, poll.cursor(), hold.is_some()).await;
         let input = read.as_ref().map_or_else(|error| Input::Failed(*error), |page| Input::Read(page));
         let until = match handle(&mut poll, input, request) {
             Step::ReadLog => continue,
@@ -168,9 +168,14 @@ fn wait<'a>(
 }
 
 /// What there is after `cursor`: from memory, or, where that does not reach, from the database.
-async fn read(server: &Server, request: &PollRequest, cursor: Cursor) -> Result<Arc<Page>, ServeError> {
+async fn read(
+    server: &Server,
+    request: &PollRequest,
+    cursor: Cursor,
+    held: bool,
+) -> Result<Arc<Page>, ServeError> {
     // The lock must be gone before anything is waited for.
-    let look = lock(&server.window).look(&request.channels, cursor);
+    let look = lock(&server.window).look(&request.channels, cursor, held);
     match look {
         Look::Found(page) => Ok(Arc::new(page)),
         // Boxed, so that a poll that is merely held has no room for it.

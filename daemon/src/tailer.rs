@@ -130,6 +130,7 @@ impl Tailer {
             if self.begin_again(last, &read.bounds)? {
                 continue;
             }
+            lock(&self.window).bound(&read.bounds);
             if read.events.is_empty() {
                 return Ok(());
             }
@@ -159,7 +160,11 @@ impl Tailer {
             return Ok(false);
         }
         let bounds = self.log.bounds()?;
-        lock(&self.window).reset(bounds.newest);
+        {
+            let mut window = lock(&self.window);
+            window.reset(bounds.newest);
+            window.bound(&bounds);
+        }
         self.hub.wake_all(Wake::News);
         Ok(true)
     }

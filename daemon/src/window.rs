@@ -4,13 +4,15 @@
 //! follows the number of events and not that of clients. The window is contiguous: it has *every* event with
 //! `floor < id <= newest`, of all channels. What a newcomer gets wrong: a cursor below the floor does not have to mean
 //! a look into the database. For channels that were looked up before, the window remembers since when they are quiet.
+//! And a cursor in the window may mean one: what the log has trimmed since is still here, but the fallback, which reads
+//! the log, tells a gap, and both must tell the same.
 //!
 //! No IO and no clock here; [`crate::tailer`] fills it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use everpoll_protocol::{BATCH_EVENTS, Channel, Channels, Cursor, Page, Record, Timestamp};
+use everpoll_protocol::{BATCH_EVENTS, Bounds, Channel, Channels, Cursor, Page, Record, Timestamp};
 
 /// What a record costs beside its JSON: itself, its places in two queues, its share of a channel's entry.
 const RECORD_OVERHEAD: usize = 256;
@@ -32,6 +34,9 @@ pub(crate) enum Look {
 pub(crate) struct Window {
     floor: u64,
     newest: u64,
+    /// What of the log is gone: cursors below have to be told.
+    low: u64,
+    origin: u64,
     bytes_max: usize,
     bytes: usize,
     records: VecDeque<Placed>,
@@ -64,6 +69,8 @@ impl Window {
         Self {
             floor,
             newest: floor,
+            low: 0,
+            origin: 0,
             bytes_max,
             bytes: 0,
             records: VecDeque::new(),
@@ -93,6 +100,11 @@ impl Window {
     pub(crate) fn reset(&mut self, floor: u64) {
         let generation = self.generation + 1;
         *self = Self { generation, ..Self::new(self.bytes_max, floor) };
+    }
+
+    /// Takes in what of the log is gone.
+    pub(crate) fn bound(&mut self, bounds: &Bounds) {
+        (self.low, self.origin) = (bounds.low, bounds.origin);
     }
 
     /// Appends the next events, ascending, and says up to where the log is known now.
@@ -160,8 +172,9 @@ impl Window {
         }
     }
 
-    /// What there is for a poll.
-    pub(crate) fn look(&self, channels: &Channels, cursor: Cursor) -> Look {
+    /// What there is for a poll. One that is `held` was there all the time: it missed nothing of what was trimmed
+    /// meanwhile.
+    pub(crate) fn look(&self, channels: &Channels, cursor: Cursor, held: bool) -> Look {
         let after = match cursor {
             Cursor::Now => return Look::Found(Page { next: self.newest, ..Page::default() }),
             // Perhaps the database is ahead of the window, perhaps the cursor is of another log.
@@ -172,6 +185,10 @@ impl Window {
                 None => return Look::Miss,
             },
         };
+        // A cursor from before a restore may have been given by the lost part of the log, also on a quiet channel.
+        if after < self.origin || (after < self.low && !held) {
+            return Look::Miss;
+        }
         let known = |channel: &Channel| self.quiet.get(channel).is_some_and(|quiet| quiet.after <= after);
         if after < self.floor && !channels.as_slice().iter().all(known) {
             return Look::Miss;
@@ -246,6 +263,10 @@ mod tests {
         Cursor::Since(Timestamp::from_micros(seconds * 1_000_000))
     }
 
+    fn look(window: &Window, channels: &Channels, cursor: Cursor) -> Look {
+        window.look(channels, cursor, false)
+    }
+
     fn ids(look: Look) -> Option<(Vec<u64>, u64)> {
         match look {
             Look::Found(page) => Some((page.records.iter().map(|record| record.id).collect(), page.next)),
@@ -263,18 +284,39 @@ mod tests {
     #[test]
     fn cursor_in_the_window_is_served_from_memory() {
         let window = window();
-        assert_eq!(ids(window.look(&channels("a"), Cursor::After(11))), Some((vec![13], 14)));
-        assert_eq!(ids(window.look(&channels("a,b"), Cursor::After(12))), Some((vec![13, 14], 14)));
-        assert_eq!(ids(window.look(&channels("c"), Cursor::After(14))), Some((vec![], 14)));
-        assert_eq!(ids(window.look(&channels("a"), Cursor::Now)), Some((vec![], 14)));
+        assert_eq!(ids(look(&window, &channels("a"), Cursor::After(11))), Some((vec![13], 14)));
+        assert_eq!(ids(look(&window, &channels("a,b"), Cursor::After(12))), Some((vec![13, 14], 14)));
+        assert_eq!(ids(look(&window, &channels("c"), Cursor::After(14))), Some((vec![], 14)));
+        assert_eq!(ids(look(&window, &channels("a"), Cursor::Now)), Some((vec![], 14)));
     }
 
     #[test]
     fn cursor_outside_the_window_is_a_miss() {
         let window = window();
-        assert_eq!(window.look(&channels("c"), Cursor::After(10)), Look::Miss);
-        assert_eq!(window.look(&channels("c"), Cursor::After(15)), Look::Miss);
-        assert_eq!(window.look(&channels("c"), since(11)), Look::Miss);
+        assert_eq!(look(&window, &channels("c"), Cursor::After(10)), Look::Miss);
+        assert_eq!(look(&window, &channels("c"), Cursor::After(15)), Look::Miss);
+        assert_eq!(look(&window, &channels("c"), since(11)), Look::Miss);
+    }
+
+    #[test]
+    fn cursor_before_what_was_trimmed_is_a_miss_unless_the_poll_was_held_all_the_time() {
+        let mut window = window();
+        window.bound(&Bounds { low: 13, newest: 14, origin: 0 });
+        assert_eq!(look(&window, &channels("b"), Cursor::After(12)), Look::Miss);
+        assert_eq!(look(&window, &channels("b"), since(12)), Look::Miss);
+        assert_eq!(ids(window.look(&channels("b"), Cursor::After(12), true)), Some((vec![14], 14)));
+        assert_eq!(ids(look(&window, &channels("b"), Cursor::After(13))), Some((vec![14], 14)));
+    }
+
+    #[test]
+    fn cursor_from_before_a_restore_is_a_miss_also_on_a_quiet_channel() {
+        let mut window = window();
+        window.bound(&Bounds { low: 0, newest: 14, origin: 10 });
+        let page = Page { next: 14, records: vec![record(3, "c")], ..Page::default() };
+        window.learn(&channels("c"), Cursor::After(2), &page);
+        for held in [false, true] {
+            assert_eq!(window.look(&channels("c"), Cursor::After(7), held), Look::Miss);
+        }
     }
 
     #[test]
@@ -282,9 +324,9 @@ mod tests {
         let mut window = window();
         window.append(vec![record(15, "b"), record(16, "b"), record(17, "b")], 17);
         // 13 was the last of channel a, and was thrown out.
-        assert_eq!(ids(window.look(&channels("a"), Cursor::After(13))), Some((vec![], 17)));
-        assert_eq!(window.look(&channels("a"), Cursor::After(12)), Look::Miss);
-        assert_eq!(ids(window.look(&channels("a"), since(13))), Some((vec![], 17)));
+        assert_eq!(ids(look(&window, &channels("a"), Cursor::After(13))), Some((vec![], 17)));
+        assert_eq!(look(&window, &channels("a"), Cursor::After(12)), Look::Miss);
+        assert_eq!(ids(look(&window, &channels("a"), since(13))), Some((vec![], 17)));
     }
 
     #[test]
@@ -292,14 +334,14 @@ mod tests {
         let mut window = window();
         let nothing = Page { next: 14, ..Page::default() };
         window.learn(&channels("c"), Cursor::After(3), &nothing);
-        assert_eq!(ids(window.look(&channels("c"), Cursor::After(3))), Some((vec![], 14)));
-        assert_eq!(ids(window.look(&channels("c"), Cursor::After(5))), Some((vec![], 14)));
-        assert_eq!(window.look(&channels("c"), Cursor::After(2)), Look::Miss);
-        assert_eq!(window.look(&channels("c,d"), Cursor::After(3)), Look::Miss);
+        assert_eq!(ids(look(&window, &channels("c"), Cursor::After(3))), Some((vec![], 14)));
+        assert_eq!(ids(look(&window, &channels("c"), Cursor::After(5))), Some((vec![], 14)));
+        assert_eq!(look(&window, &channels("c"), Cursor::After(2)), Look::Miss);
+        assert_eq!(look(&window, &channels("c,d"), Cursor::After(3)), Look::Miss);
         window.learn(&channels("d"), since(4), &nothing);
         window.append(vec![record(15, "d")], 15);
-        assert_eq!(ids(window.look(&channels("d"), since(5))), Some((vec![15], 15)));
-        assert_eq!(window.look(&channels("d"), since(3)), Look::Miss);
+        assert_eq!(ids(look(&window, &channels("d"), since(5))), Some((vec![15], 15)));
+        assert_eq!(look(&window, &channels("d"), since(3)), Look::Miss);
     }
 
     #[test]
@@ -307,9 +349,9 @@ mod tests {
         let mut window = window();
         let page = Page { next: 5, more: true, records: vec![record(5, "c")], gap: None };
         window.learn(&channels("c"), Cursor::After(3), &page);
-        assert_eq!(window.look(&channels("c"), Cursor::After(5)), Look::Miss);
+        assert_eq!(look(&window, &channels("c"), Cursor::After(5)), Look::Miss);
         window.learn(&channels("c"), Cursor::After(3), &Page { next: 9, more: false, ..page });
-        assert_eq!(window.look(&channels("c"), Cursor::After(5)), Look::Miss);
+        assert_eq!(look(&window, &channels("c"), Cursor::After(5)), Look::Miss);
     }
 
     #[test]
@@ -325,16 +367,16 @@ mod tests {
         });
         stepped.id = 2;
         window.append(vec![record(1, "a"), Arc::new(stepped), record(3, "a")], 3);
-        assert_eq!(ids(window.look(&channels("a"), since(0))), Some((vec![1, 2, 3], 3)));
-        assert_eq!(ids(window.look(&channels("a"), since(1))), Some((vec![3], 3)));
-        assert_eq!(ids(window.look(&channels("a"), since(3))), Some((vec![], 3)));
+        assert_eq!(ids(look(&window, &channels("a"), since(0))), Some((vec![1, 2, 3], 3)));
+        assert_eq!(ids(look(&window, &channels("a"), since(1))), Some((vec![3], 3)));
+        assert_eq!(ids(look(&window, &channels("a"), since(3))), Some((vec![], 3)));
     }
 
     #[test]
     fn page_ends_at_a_thousand_events() {
         let mut window = Window::new(usize::MAX, 0);
         window.append((1..=1500).map(|id| record(id, if id % 2 == 0 { "a" } else { "b" })).collect(), 1500);
-        let Look::Found(page) = window.look(&channels("a,b"), Cursor::After(0)) else { panic!() };
+        let Look::Found(page) = look(&window, &channels("a,b"), Cursor::After(0)) else { panic!() };
         assert_eq!((page.records.len(), page.next, page.more), (1000, 1000, true));
     }
 }

@@ -41,6 +41,7 @@ impl Told {
 /// When two answers differ.
 #[track_caller]
 pub(crate) fn ask(site: &Site, channels: &str, cursor: impl std::fmt::Display) -> Told {
+    site.settle();
     let mut answers = Vec::new();
     for (name, address) in site.doors() {
         for flavor in ["long-poll", "short-poll"] {
