@@ -31,7 +31,7 @@ pub mod stub;
 pub mod wait;
 pub mod web;
 
-pub use database::{Database, Postgres, Sqlite};
+pub use database::{Database, Dump, Postgres, Sqlite};
 pub use directory::TestDir;
 pub use everpoll::{Daemon, Fallback};
 pub use http::{Address, Reply};

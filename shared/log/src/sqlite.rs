@@ -70,3 +70,28 @@ fn unsigned(number: i64) -> u64 {
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use everpoll_protocol::NewEvent;
+
+    use super::*;
+
+    #[test]
+    fn full_disk_is_said_and_publishes_nothing() {
+        let directory = everpoll_tests::TestDir::new();
+        let mut log = SqliteLog::new(directory.join("everpoll.db"), Options::default());
+        log.migrate().unwrap();
+        let event = NewEvent::parse("a", "t", &format!("\"{}\"", "x".repeat(100_000)), None, None).unwrap();
+        let limit = |log: &mut SqliteLog, pages: i64| {
+            log.run(|connection| Ok(connection.pragma_update(None, "max_page_count", pages)?)).unwrap();
+        };
+
+        limit(&mut log, 20);
+        let error = log.publish(&[event.clone(), event.clone()]).unwrap_err();
+        assert!(matches!(&error, LogError::Full { detail } if detail.contains("make room")), "{error:?}");
+        assert_eq!(log.bounds().unwrap().newest, 0);
+        limit(&mut log, 1_000_000);
+        assert_eq!(log.publish(&[event]).unwrap(), [1]);
+    }
+}

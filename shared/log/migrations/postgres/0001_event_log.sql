@@ -5,13 +5,14 @@
 -- and a reader that has seen id 434 has seen everything up to 434. With the usual way, an id from a sequence at
 -- INSERT, the transaction with the lower id may commit later, and readers have gone past it by then.
 --
--- The comment above a column or an index says what fails without it.
+-- The comment above a column or an index says what fails without it. Only ASCII here, since this text must also reach a
+-- server that then refuses it for its encoding.
 
 do $$
 begin
   -- Limits are in bytes of UTF-8, and JSON on the wire is made of it.
   if getdatabaseencoding() <> 'UTF8' then
-    raise exception 'the database has the encoding %, the event log needs UTF8; create it with: create database … encoding ''UTF8'' template template0', getdatabaseencoding();
+    raise exception 'the database has the encoding %, the event log needs UTF8; create it with: create database NAME encoding ''UTF8'' template template0', getdatabaseencoding();
   end if;
 end
 $$;

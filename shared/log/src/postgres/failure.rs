@@ -141,3 +141,33 @@ pub(super) fn describe(error: &Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(code: &str) -> Failure {
+        Failure::Answered { code: code.to_owned(), message: "no".to_owned() }
+    }
+
+    #[test]
+    fn answers_are_sorted_by_what_helps() {
+        for code in ["57P01", "57P03", "53300", "57014", "55P03", "25006", "40P01", "08006"] {
+            assert!(matches!(answered(code).into_publish_error(), LogError::Unavailable { .. }), "{code}");
+        }
+        assert!(matches!(answered("53100").into_publish_error(), LogError::Full { .. }));
+        for code in ["23514", "22P02", "P0001", "54001"] {
+            assert!(matches!(answered(code).into_publish_error(), LogError::Rejected(_)), "{code}");
+            assert!(matches!(answered(code).into_error(), LogError::Other { .. }), "{code}");
+        }
+        let lost = || Failure::Lost { detail: "gone".to_owned(), timed_out: false };
+        assert!(matches!(lost().into_publish_error(), LogError::OutcomeUnknown { .. }));
+        assert!(matches!(lost().into_error(), LogError::Unavailable { .. }));
+    }
+
+    #[test]
+    fn connection_to_a_server_that_may_not_write_any_more_is_given_up() {
+        assert!(answered("25006").needs_new_connection() && answered("57P01").needs_new_connection());
+        assert!(!answered("23514").needs_new_connection() && !answered("57014").needs_new_connection());
+    }
+}

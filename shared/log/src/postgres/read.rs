@@ -146,7 +146,7 @@ fn find(
     let sql = format!(
         "with b as materialized ({BOUNDS}),
         rift as materialized (
-            select after, before from everpoll.rifts where after < $4 and before > $4 + 1 order by before desc limit 1),
+            select after, before from everpoll.rifts where after < $4 and before - 1 > $4 order by before desc limit 1),
         candidates as materialized ({candidates}),
         sums as materialized (
             select c.*, sum(size) over w as total, row_number() over w as place, count(*) over () as candidates

@@ -101,3 +101,22 @@ fn message(error: &rusqlite::Error) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    #[test]
+    fn read_only_file_is_said_with_the_rights_that_are_missing() {
+        let error = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_READONLY_DIRECTORY), None);
+        let error = Failure::from(error).into_error(Path::new("/data/everpoll.db"));
+        assert!(matches!(error, LogError::Unavailable { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(
+            text.contains("/data/everpoll.db is read-only") && text.contains("to its directory"),
+            "{text}"
+        );
+    }
+}

@@ -73,7 +73,7 @@ pub(super) fn bounds(connection: &Connection) -> rusqlite::Result<Bounds> {
 /// The rift that `seen` lies in.
 fn rift(connection: &Connection, seen: u64) -> rusqlite::Result<Option<Rift>> {
     let mut statement = connection.prepare_cached(
-        "select after, before from rifts where after < ?1 and before > ?1 + 1 order by before desc limit 1",
+        "select after, before from rifts where after < ?1 and before - 1 > ?1 order by before desc limit 1",
     )?;
     // The sum must not leave the range of integers.
     let seen = signed(seen).min(i64::MAX - 1);

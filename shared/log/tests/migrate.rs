@@ -1,0 +1,80 @@
+//! Migrations, and what is said about a database that has none.
+
+use everpoll_log::{Log, LogError, Migrated, Options};
+use everpoll_tests::{Database, Sqlite};
+
+use crate::common::{Store, event};
+
+#[test]
+fn four_programs_may_migrate_at_once() {
+    let (database, file) = (Database::shared(), Sqlite::new());
+    for url in [database.url(), file.url()] {
+        let migrated: Vec<Migrated> = std::thread::scope(|scope| {
+            let migrate = || Log::new(&url, Options::default()).unwrap().migrate().unwrap();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(migrate)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(migrated.iter().all(|migrated| migrated.to == 1), "{migrated:?}");
+        let mut log = Log::new(&url, Options::default()).unwrap();
+        assert_eq!(log.migrate().unwrap(), Migrated { from: 1, to: 1 });
+        assert_eq!(log.publish(&[event("a", "1")]).unwrap(), [1]);
+    }
+}
+
+#[test]
+fn database_without_a_log_is_told_to_migrate_and_works_then() {
+    let database = Database::shared();
+    let mut log = Log::new(&database.url(), Options::default()).unwrap();
+    let error = log.bounds().unwrap_err();
+    assert_eq!(error, LogError::NotMigrated { found: 0, needed: 1 });
+    assert!(error.to_string().contains("everpoll migrate"));
+    assert_eq!(log.publish(&[event("a", "1")]).unwrap_err(), error);
+    log.migrate().unwrap();
+    assert_eq!(log.publish(&[event("a", "1")]).unwrap(), [1]);
+}
+
+#[test]
+fn role_without_the_right_to_make_schemas_migrates_into_one_that_is_there() {
+    let database = Database::shared();
+    let role = format!("owner_{}", database.name());
+    database.psql(&format!("create role {role} login; create schema everpoll authorization {role};"));
+    let mut log = Log::new(&database.url_as(&role), Options::default()).unwrap();
+    assert_eq!(log.migrate().unwrap(), Migrated { from: 0, to: 1 });
+    assert_eq!(log.publish(&[event("a", "1")]).unwrap(), [1]);
+    database.psql(&format!("drop owned by {role}; drop role {role};"));
+}
+
+#[test]
+fn database_in_another_encoding_is_refused_with_the_way_out() {
+    let database = Database::shared();
+    let latin = format!("{}_latin", database.name());
+    database.psql(&format!("create database {latin} encoding 'LATIN1' locale 'C' template template0"));
+    let url = database.url().replace(database.name(), &latin);
+    let error = Log::new(&url, Options::default()).unwrap().migrate().unwrap_err();
+    database.psql(&format!("drop database {latin} with (force)"));
+    assert!(error.to_string().contains("encoding 'UTF8'"), "{error}");
+}
+
+#[test]
+fn file_that_is_something_else_is_left_alone() {
+    let file = Sqlite::new();
+    std::fs::write(file.path(), "no database at all, but long enough to be taken for one".repeat(40))
+        .unwrap();
+    let error = Log::new(&file.url(), Options::default()).unwrap().bounds().unwrap_err();
+    assert!(error.to_string().contains("is not an SQLite database"), "{error}");
+
+    std::fs::remove_file(file.path()).unwrap();
+    let others = rusqlite::Connection::open(file.path()).unwrap();
+    others.execute_batch("create table events (id integer)").unwrap();
+    let error = Log::new(&file.url(), Options::default()).unwrap().bounds().unwrap_err();
+    assert!(error.to_string().contains("database of another program"), "{error}");
+}
+
+#[test]
+fn missing_directory_is_said_with_what_to_look_at() {
+    let store = Store::sqlite();
+    let url = store.url().replace("everpoll.db", "missing/everpoll.db");
+    let error = Log::new(&url, Options::default()).unwrap().bounds().unwrap_err();
+    assert!(matches!(error, LogError::Unavailable { .. }));
+    assert!(error.to_string().contains("does the directory exist"), "{error}");
+}
