@@ -3,6 +3,7 @@
 //! `serve` is the daemon; all other commands are small and live in [`cli`]. The way of a poll through the daemon: `front`
 //! reads its head, `seats` and `hub` hold it, `tailer` follows the log and wakes it up, `window` has what it is answered with.
 
+mod backend;
 mod catch_up;
 mod cli;
 mod front;

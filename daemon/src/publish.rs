@@ -17,6 +17,9 @@ use crate::tailer::Bell;
 /// Most requests that wait for the next transaction.
 const QUEUE_MAX: usize = 1024;
 
+/// How long a request waits for its place in the queue.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// A transaction ends at this many bytes of data.
 const TRANSACTION_BYTES: usize = 8 * 1024 * 1024;
 
@@ -34,21 +37,27 @@ struct Job {
     reply: oneshot::Sender<Result<Vec<u64>, Failure>>,
 }
 
+enum Message {
+    Publish(Job),
+    Stop,
+}
+
 /// Takes publishing requests to the thread that commits them.
 #[derive(Clone, Debug)]
-pub(crate) struct Publishing(mpsc::Sender<Job>);
+pub(crate) struct Publishing(mpsc::Sender<Message>);
 
 /// The thread's end.
 pub(crate) struct Committer {
-    jobs: mpsc::Receiver<Job>,
+    messages: mpsc::Receiver<Message>,
+    stopped: bool,
     log: Log,
     bell: Arc<Bell>,
 }
 
 /// A queue and the end of it that commits with `log`, then rings `bell`.
 pub(crate) fn publishing(log: Log, bell: Arc<Bell>) -> (Publishing, Committer) {
-    let (sender, jobs) = mpsc::channel(QUEUE_MAX);
-    (Publishing(sender), Committer { jobs, log, bell })
+    let (sender, messages) = mpsc::channel(QUEUE_MAX);
+    (Publishing(sender), Committer { messages, stopped: false, log, bell })
 }
 
 impl Publishing {
@@ -57,11 +66,18 @@ impl Publishing {
     pub(crate) async fn publish(&self, request: PublishRequest) -> Result<Vec<u64>, Failure> {
         let (reply, answer) = oneshot::channel();
         // A full queue is waited for, but not for ever.
-        match self.0.send_timeout(Job { request, reply }, Duration::from_secs(5)).await {
+        match self.0.send_timeout(Message::Publish(Job { request, reply }), QUEUE_PATIENCE).await {
             Ok(()) => answer.await.unwrap_or(Err(Failure::Serve(ServeError::OutcomeUnknown))),
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Failure::Serve(ServeError::Overloaded)),
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Failure::Serve(ServeError::Draining)),
         }
+    }
+
+    /// Ends [`Committer::run`] once all that is queued is committed. Connections that are still open keep their end of
+    /// the queue, so its end cannot be waited for.
+    pub(crate) fn stop(&self) {
+        // A full queue ends with the process.
+        let _ = self.0.try_send(Message::Stop);
     }
 }
 
@@ -85,9 +101,11 @@ impl From<&LogError> for Failure {
 }
 
 impl Committer {
-    /// Commits until all senders are gone.
+    /// Commits until stopped.
     pub(crate) fn run(mut self) {
-        while let Some(job) = self.jobs.blocking_recv() {
+        while !self.stopped
+            && let Some(Message::Publish(job)) = self.messages.blocking_recv()
+        {
             let jobs = self.gather(job);
             self.commit(jobs);
         }
@@ -100,7 +118,14 @@ impl Committer {
         let (mut events, mut bytes) = (first.request.events.len(), size(&first));
         let mut jobs = vec![first];
         while events < MAX_PUBLISH_EVENTS && bytes < TRANSACTION_BYTES {
-            let Ok(job) = self.jobs.try_recv() else { break };
+            let job = match self.messages.try_recv() {
+                Ok(Message::Publish(job)) => job,
+                Ok(Message::Stop) => {
+                    self.stopped = true;
+                    break;
+                }
+                Err(_) => break,
+            };
             events += job.request.events.len();
             bytes += size(&job);
             jobs.push(job);

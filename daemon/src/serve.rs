@@ -1,32 +1,21 @@
 //! `everpoll serve`: puts the daemon together, runs it, and stops it without losing a request.
 //!
-//! Threads: tokio's for connections; one follows the log, one waits for its wake-ups, one commits what is published over
-//! HTTP, and a few look up what the window does not have. Each of these has a database connection of its own, and all
-//! database code is blocking: it is the same that the fallback uses.
+//! Connections are served by tokio's threads; those of the [backend](crate::backend) talk to the log.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use everpoll_log::{Log, Options, Wakeups};
 use everpoll_protocol::{Limits, Publisher};
 use everpoll_settings::Settings;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
-use crate::catch_up::CatchUp;
+use crate::backend::Backend;
 use crate::front;
-use crate::health::Health;
-use crate::hub::Hub;
 use crate::listen::Listener;
-use crate::publish::publishing;
-use crate::retention;
 use crate::server::{Patience, Server};
-use crate::tailer::{Bell, Tailer};
-use crate::wakeup;
-use crate::window::Window;
 
 /// How often the drain looks whether all requests are answered.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
@@ -131,69 +120,4 @@ fn raise_file_limit(wanted: usize) -> usize {
         info!(connections_max = fit, "the limit of open files is {files}: connections_max is lowered");
     }
     fit.min(wanted)
-}
-
-/// Everything that talks to the log, and its threads.
-struct Backend {
-    window: Arc<Mutex<Window>>,
-    hub: Arc<Hub>,
-    catch_up: Arc<CatchUp>,
-    publishing: crate::publish::Publishing,
-    health: Arc<Health>,
-    bell: Arc<Bell>,
-    stopped: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Backend {
-    fn start(settings: &Settings) -> Result<Self> {
-        let url = settings.database_url.expose();
-        let options =
-            |part: &str| Options { application_name: format!("everpoll {part}"), ..Options::default() };
-        let log = |part: &str| Log::new(url, options(part));
-        let window_bytes = usize::try_from(settings.window_bytes).unwrap_or(usize::MAX);
-        let window = Arc::new(Mutex::new(Window::new(window_bytes, 0)));
-        let (hub, catch_up, health, bell) =
-            (Arc::default(), Arc::<CatchUp>::default(), Arc::new(Health::new()), Arc::<Bell>::default());
-        let (publishing, committer) = publishing(log("publish")?, bell.clone());
-        let stopped = Arc::<AtomicBool>::default();
-        let mut threads = Vec::new();
-        let mut spawn = |name: &str, run: Box<dyn FnOnce() + Send>| -> Result<()> {
-            threads.push(std::thread::Builder::new().name(name.into()).spawn(run)?);
-            Ok(())
-        };
-
-        let tailer = Tailer {
-            log: log("tail")?,
-            window: window.clone(),
-            hub: Arc::clone(&hub),
-            health: health.clone(),
-            bell: bell.clone(),
-            window_bytes,
-        };
-        spawn("tail", Box::new(move || tailer.run()))?;
-        let wakeups = Wakeups::new(url, options("wake-up"))?;
-        let (ring, stop) = (bell.clone(), stopped.clone());
-        spawn("wake-up", Box::new(move || wakeup::run(wakeups, &ring, &stop)))?;
-        spawn("publish", Box::new(move || committer.run()))?;
-        for _ in 0..settings.database_connections {
-            let (log, catch_up, window) = (log("catch up")?, catch_up.clone(), window.clone());
-            spawn("catch-up", Box::new(move || catch_up.run(log, &window)))?;
-        }
-        let (log, keep, stop) = (log("trim")?, retention::of(settings), stopped.clone());
-        spawn("trim", Box::new(move || retention::run(log, &keep, &stop)))?;
-        Ok(Self { window, hub, catch_up, publishing, health, bell, stopped, threads })
-    }
-
-    /// Ends all threads; what is queued for publishing is committed first.
-    fn stop(self) {
-        self.stopped.store(true, Ordering::Relaxed);
-        self.bell.stop();
-        self.catch_up.stop();
-        drop(self.publishing);
-        for thread in self.threads {
-            // A thread that panicked has said so.
-            let _ = thread.join();
-        }
-    }
 }
