@@ -156,7 +156,12 @@ impl Connection {
 
     /// Sends a reply to the request that was served.
     pub(super) fn send(&mut self, request_id: u16, keep: bool, stdout: &[u8], shared: &Shared<'_>) {
-        self.out.append(&mut record::response(request_id, stdout));
+        let mut response = record::response(request_id, stdout);
+        match self.out.is_empty() {
+            // It may be megabytes.
+            true => self.out = response,
+            false => self.out.append(&mut response),
+        }
         self.phase = if keep && !shared.stopping { Phase::Open } else { Phase::Ending };
         self.since = shared.now;
         self.deadline = shared.now + shared.patience.write;

@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// How many connections the kernel keeps until they are accepted. It cuts this to its own limit
 /// (`net.core.somaxconn` on Linux). After the daemon's death a web server opens thousands at once.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// A listening socket that does not block.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use super::budget::Budget;
 use super::connection::{Connection, Patience, Shared, Turn};
-use super::listener::Listener;
+use super::listener::{BACKLOG, Listener};
 use super::params::Params;
 pub use super::queue::Service;
 
@@ -34,8 +34,9 @@ const SIGNAL: Token = Token(2);
 /// Connection 0 has this token, connection 1 the next.
 const CONNECTIONS: usize = 3;
 
-/// Connections accepted before the others have their turn.
-const ACCEPTS_PER_TURN: usize = 256;
+/// Connections accepted before the others have their turn. Thousands come at once when the daemon dies, and when the
+/// kernel's list is full, a web server's next attempt fails; so all of that list is taken.
+const ACCEPTS_PER_TURN: usize = BACKLOG as usize;
 
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -117,6 +118,8 @@ struct Server<'a, S> {
     ready: Vec<usize>,
     may_accept: bool,
     accept_after: Option<Instant>,
+    /// It was told already that accepting fails.
+    accept_failed: bool,
     stop_at: Option<Instant>,
     signals_seen: usize,
     buffer: Vec<u8>,
@@ -144,6 +147,7 @@ impl<'a, S: Service> Server<'a, S> {
             ready: Vec::new(),
             may_accept: true,
             accept_after: None,
+            accept_failed: false,
             stop_at: None,
             signals_seen: 0,
             buffer: vec![0; BUFFER_BYTES],
@@ -268,7 +272,10 @@ impl<'a, S: Service> Server<'a, S> {
                 return;
             }
             match listener.accept() {
-                Ok(socket) => self.add(socket, shared),
+                Ok(socket) => {
+                    self.accept_failed = false;
+                    self.add(socket, shared);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.may_accept = false;
                     if self.stop_at.is_some() {
@@ -282,7 +289,9 @@ impl<'a, S: Service> Server<'a, S> {
                         io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted
                     ) => {}
                 Err(error) => {
-                    warn!("cannot accept a connection: {error}; trying again");
+                    if !std::mem::replace(&mut self.accept_failed, true) {
+                        warn!("cannot accept connections: {error}; trying again until it works");
+                    }
                     self.accept_after = Some(shared.now + ACCEPT_PAUSE);
                     return;
                 }
