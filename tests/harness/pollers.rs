@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
 use crate::http::{Address, Reply};
-use crate::wait;
+use crate::{process, wait};
 
 mod client;
 
@@ -69,6 +69,8 @@ struct Client {
     reading: Mutex<Reading>,
     /// Since when a request is out without an answer.
     waiting_since: Mutex<Option<Instant>>,
+    /// When the last reply came that said it had been held.
+    held_last: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -141,6 +143,8 @@ impl Pollers {
     /// # Panics
     /// When no threads can be made.
     pub fn start(pollers: impl IntoIterator<Item = Poller>) -> Self {
+        // Each client is a descriptor, and the usual limit is 1024.
+        process::raise_file_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -155,7 +159,11 @@ impl Pollers {
                 cursor: poller.cursor.parse().unwrap_or(0),
                 ..Reading::default()
             };
-            let state = Arc::new(Client { reading: Mutex::new(reading), waiting_since: Mutex::new(None) });
+            let state = Arc::new(Client {
+                reading: Mutex::new(reading),
+                waiting_since: Mutex::new(None),
+                held_last: Mutex::new(None),
+            });
             clients.push(state.clone());
             tasks.push(runtime.spawn(client::run(poller, state, shared.clone())));
         }
@@ -189,6 +197,16 @@ impl Pollers {
                 self.tally()
             );
         }
+    }
+
+    /// How many have been held since then: a reply has come that says so, or they have now been waiting for `time`. Unlike
+    /// [`held_for`](Self::held_for), this counts while events keep coming, too.
+    pub fn held_since(&self, then: Instant, time: Duration) -> usize {
+        let held = |client: &&Arc<Client>| {
+            lock(&client.held_last).is_some_and(|at| at > then)
+                || lock(&client.waiting_since).is_some_and(|since| since.elapsed() >= time)
+        };
+        self.clients.iter().filter(held).count()
     }
 
     /// How many have got everything up to this id.

@@ -224,6 +224,14 @@ pub fn resident_kilobytes(id: u32) -> u64 {
     shown.trim().parse().unwrap_or_else(|_| panic!("ps shows no process {id}"))
 }
 
+/// Lets this process have as many open files as the system allows it, and what it starts from now on.
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused, the usual limit may still do.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
 fn append(path: &Path) -> File {
     OpenOptions::new()
         .create(true)

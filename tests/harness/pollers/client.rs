@@ -61,6 +61,9 @@ fn take(reply: &Reply, client: &Client, shared: &Shared, cursor: &mut String) ->
         lock(&shared.tally).first_bad_reply.get_or_insert_with(|| reply.clone());
         return Duration::from_secs(reconnect().unwrap_or(1));
     };
+    if reply.header("x-shortpoll-info") == Some("false") {
+        *lock(&client.held_last) = Some(Instant::now());
+    }
     let mut reading = lock(&client.reading);
     // A client that began with `now` has promised itself everything after its first cursor.
     let began_after = events.first().map_or(next, |first| first.id - 1);
