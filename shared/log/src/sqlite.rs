@@ -6,6 +6,7 @@
 
 mod failure;
 mod file;
+mod mark;
 mod publish;
 mod read;
 mod trim;
@@ -25,11 +26,13 @@ pub struct SqliteLog {
     path: PathBuf,
     options: Options,
     file: Option<File>,
+    /// What this connection has raised the mark to.
+    marked: u64,
 }
 
 impl SqliteLog {
     pub(crate) fn new(path: PathBuf, options: Options) -> Self {
-        Self { path, options, file: None }
+        Self { path, options, file: None, marked: 0 }
     }
 
     pub(crate) fn migrate(&mut self) -> Result<Migrated, LogError> {
@@ -38,6 +41,14 @@ impl SqliteLog {
         let migrated = file.migrated;
         self.file = Some(file);
         Ok(migrated)
+    }
+
+    /// Notes that `newest` was given, so that an older copy in place of the file is noticed.
+    fn mark(&mut self, newest: u64) {
+        if newest > self.marked {
+            mark::raise(&self.path, newest);
+            self.marked = newest;
+        }
     }
 
     /// Does `work` on the open file. Opens it when it is not, or when the path names another file by now: one that was

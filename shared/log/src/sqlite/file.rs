@@ -1,6 +1,7 @@
 //! The file: opening it, bringing it to this version's layout, and noticing that it is a copy.
 //!
-//! A copy has another inode or was created at another time. The device is not looked at: its number may change when the
+//! A copy has another inode or was created at another time; one that is written over the file in place is behind the
+//! [mark](super::mark). The device is not looked at: its number may change when the
 //! machine starts, and a rift for nothing would be recorded each time.
 
 use std::fmt;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::{Failure, signed};
+use super::{Failure, mark, signed};
 use crate::{LogError, Migrated, Options};
 
 const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/0001_event_log.sql")];
@@ -48,7 +49,7 @@ impl File {
         let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
         let fingerprint = fingerprint(&metadata);
         let migrated = migrate(&mut connection, &fingerprint)?;
-        adopt(&mut connection, &fingerprint)?;
+        adopt(&mut connection, &fingerprint, mark::read(path))?;
         Ok(Self { connection, migrated, inode: inode(&metadata) })
     }
 
@@ -139,17 +140,22 @@ fn migrate(connection: &mut Connection, fingerprint: &str) -> Result<Migrated, F
     Ok(Migrated { from, to })
 }
 
-/// Opens a rift when the file is a copy.
-fn adopt(connection: &mut Connection, fingerprint: &str) -> Result<(), Failure> {
+/// Opens a rift when the file is a copy, or an older state of itself: it has not given `marked` yet, which was read
+/// before it.
+fn adopt(connection: &mut Connection, fingerprint: &str, marked: u64) -> Result<(), Failure> {
+    // Browsers count exactly to 2^53 only. Nothing near it was ever an id.
+    let marked = if marked <= 1 << 52 { marked } else { 0 };
     let known = |connection: &Connection| {
-        connection.query_row("select fingerprint = ?1 from log", [fingerprint], |row| row.get::<_, bool>(0))
+        let same = |row: &rusqlite::Row<'_>| row.get::<_, bool>(0);
+        let same = connection.query_row("select fingerprint = ?1 from log", [fingerprint], same)?;
+        Ok::<_, rusqlite::Error>(same && super::read::bounds(connection)?.newest >= marked)
     };
     if known(connection)? {
         return Ok(());
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     if !known(&transaction)? {
-        open_rift(&transaction, super::read::bounds(&transaction)?.newest, 0)?;
+        open_rift(&transaction, super::read::bounds(&transaction)?.newest, marked)?;
         transaction.execute("update log set fingerprint = ?1", [fingerprint])?;
     }
     transaction.commit()?;

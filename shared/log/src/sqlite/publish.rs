@@ -10,14 +10,16 @@ use crate::LogError;
 
 impl SqliteLog {
     pub(crate) fn publish(&mut self, events: &[NewEvent]) -> Result<Vec<u64>, LogError> {
-        self.run(|connection| {
+        let ids = self.run(|connection| {
             // Immediate: a transaction that begins as a reader may fail when it wants to write.
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let ids = events.iter().map(|event| append(&transaction, event)).collect::<Result<_, _>>();
             let ids = ids.map_err(Failure::into_rejection)?;
             transaction.commit()?;
-            Ok(ids)
-        })
+            Ok::<Vec<u64>, _>(ids)
+        })?;
+        self.mark(ids.iter().copied().max().unwrap_or(0));
+        Ok(ids)
     }
 }
 

@@ -27,12 +27,15 @@ impl SqliteLog {
     }
 
     pub(crate) fn tail(&mut self, after: u64, limit: Limit) -> Result<Read, LogError> {
-        self.run(|connection| {
+        let read = self.run(|connection| {
             let snapshot = connection.transaction()?;
             let bounds = bounds(&snapshot)?;
             let (events, more) = collect(&snapshot, &[], after, limit)?;
             Ok(found(bounds, Resume { after, gap: None }, events, more))
-        })
+        })?;
+        // Applications that insert with plain SQL do not.
+        self.mark(read.bounds.newest);
+        Ok(read)
     }
 
     pub(crate) fn tail_start(&mut self, limit: Limit) -> Result<u64, LogError> {
