@@ -258,6 +258,23 @@ impl Daemon {
     }
 }
 
+impl Daemon {
+    /// Like [`publish`](Self::publish), and waits until the daemon's polls see the events: its own look at the log
+    /// comes a moment after the answer.
+    ///
+    /// # Panics
+    /// When the answer is not 201, or they are not seen.
+    #[track_caller]
+    pub fn publish_and_see(&self, json: &str) -> Vec<u64> {
+        let ids = self.publish(json);
+        let last = ids.iter().max().copied().unwrap_or_default();
+        wait::until("the daemon sees what was published", wait::PATIENCE, || {
+            self.get("/e/x?flavor=short-poll").cursor() >= last
+        });
+        ids
+    }
+}
+
 impl Program {
     #[track_caller]
     fn start(
@@ -352,9 +369,12 @@ fn binaries() -> PathBuf {
     if let Some(directory) = std::env::var_os("TEST_BINARIES") {
         return directory.into();
     }
-    // The test is target/<profile>/deps/<name>-<hash>, the programs are target/<profile>/<name>.
+    // A test is target/<profile>/deps/<name>-<hash>, the programs and the benchmarks are target/<profile>/<name>.
     let test = std::env::current_exe().expect("a running program has a path");
-    let directory = test.ancestors().nth(2).expect("cargo puts tests two levels down").to_owned();
+    let folder = test.parent().expect("a program is in a folder");
+    let directory =
+        if folder.ends_with("deps") { folder.parent().expect("target/<profile>") } else { folder };
+    let directory = directory.to_owned();
     let profile = match directory.file_name().and_then(|name| name.to_str()) {
         Some("debug") => "dev",
         Some(name) => name,

@@ -12,21 +12,24 @@ use everpoll_tests::{Daemon, Sqlite, TestDir, wait};
 fn held_polls_are_answered_and_told_to_come_back_spread_over_seconds() {
     let log = Sqlite::new();
     let mut daemon = Daemon::on(log.url()).start();
-    let newest = daemon.publish(r#"{"channel":"other","type":"made","data":1}"#)[0];
+    let newest = daemon.publish_and_see(r#"{"channel":"other","type":"made","data":1}"#)[0];
     let mut held: Vec<_> = (0..200)
         .map(|n| {
-            let query = ["", "?envelope=1", "?tab=a&n=1"][n % 3];
-            http::get(&format!("/e/cheese/w{n}{query}"))
+            let envelope = n % 2;
+            http::get(&format!("/e/cheese/w{n}?tab=a&n=2&envelope={envelope}"))
                 .header("Connection", "keep-alive")
                 .begin(daemon.address())
         })
         .collect();
     held.extend((0..20).map(|n| {
         let post = http::request("POST", &format!("/e/cheese/p{n}")).header("Connection", "keep-alive");
-        post.body("hold=20").begin(daemon.address())
+        post.body("hold=20&tab=a&n=2").begin(daemon.address())
     }));
-    wait_until_held(&daemon, "w199");
-    wait_until_held(&daemon, "p19");
+    for wait_id in (0..200).map(|n| format!("w{n}")).chain((0..20).map(|n| format!("p{n}"))) {
+        // An earlier request of the same tab is sent away once the later one is held, and not before.
+        let earlier = http::get(&format!("/e/cheese/{wait_id}?tab=a&n=1")).send(daemon.address());
+        assert_eq!(earlier.reconnect_in(), 5);
+    }
     let mut idle = Connection::open(daemon.address()).expect("it listens");
     idle.exchange(&http::get("/e/cheese?hold=0").header("Connection", "keep-alive")).expect("a reply");
 
@@ -49,14 +52,6 @@ fn held_polls_are_answered_and_told_to_come_back_spread_over_seconds() {
     assert!(start.elapsed() < Duration::from_secs(8), "it waited for something: {:?}", start.elapsed());
 }
 
-/// Waits until the poll of this browser is held, which a second one is told.
-fn wait_until_held(daemon: &Daemon, wait_id: &str) {
-    wait::until("it is held", wait::PATIENCE, || {
-        let probe = http::get(&format!("/e/cheese/{wait_id}?hold=0.02")).send(daemon.address());
-        probe.reconnect_in() == 5
-    });
-}
-
 #[test]
 fn restart_is_not_seen_by_clients_that_do_as_they_are_told() {
     let log = Sqlite::new();
@@ -73,7 +68,7 @@ fn restart_is_not_seen_by_clients_that_do_as_they_are_told() {
         assert_eq!(daemon.stop().code(), Some(0));
         daemon.start_again();
         for _ in 0..5 {
-            last = daemon.publish(r#"{"channel":"cheese","type":"made","data":1}"#)[0];
+            last = daemon.publish_and_see(r#"{"channel":"cheese","type":"made","data":1}"#)[0];
         }
         crowd.wait_until_reached(last, wait::PATIENCE);
         crowd.wait_until_held(Duration::from_millis(200), wait::PATIENCE);

@@ -1,0 +1,44 @@
+//! What must hold for any bytes from the network.
+//!
+//! Each target takes bytes, hands them to the code that reads them in production, and panics when a promise is broken.
+//! libFuzzer looks for such bytes (`fuzz_targets/`); a normal test goes through the corpora (`replay.rs`), so that what
+//! was found once stays found.
+//!
+//! That a parser does not panic is the least. What is asked beyond that: bytes that come in pieces mean what they mean
+//! in one piece, memory stays bounded, and whatever is answered is well-formed.
+
+#![allow(dead_code, reason = "each fuzz target uses its own part")]
+
+pub(crate) mod cgi;
+pub(crate) mod cursor;
+pub(crate) mod fastcgi;
+pub(crate) mod http;
+pub(crate) mod publish;
+mod replies;
+pub(crate) mod request;
+
+use std::time::Duration;
+
+use everpoll_protocol::{Limits, Publisher};
+
+/// A target: its name, which is that of its corpus, and the check.
+pub(crate) type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub(crate) const ALL: [Target; 6] = [
+    ("http", http::check),
+    ("request", request::check),
+    ("publish", publish::check),
+    ("cursor", cursor::check),
+    ("cgi", cgi::check),
+    ("fastcgi", fastcgi::check),
+];
+
+/// The settings under which requests are read: small, so that limits are reached.
+fn limits() -> Limits {
+    Limits {
+        hold_max: Duration::from_secs(25),
+        publish_body_max: 20_000,
+        publisher: Publisher { key: None, listens_locally: true },
+    }
+}
