@@ -7,8 +7,9 @@ use thiserror::Error;
 
 use crate::channel::{MAX_CHANNEL_BYTES, MAX_CHANNELS};
 use crate::event::{MAX_DATA_BYTES, MAX_KEY_BYTES, MAX_KIND_BYTES};
+use crate::parameters::MAX_TAB_BYTES;
 use crate::publish::MAX_PUBLISH_EVENTS;
-use crate::request::{MAX_TAB_BYTES, MAX_TARGET_BYTES};
+use crate::request::MAX_TARGET_BYTES;
 use crate::wait::MAX_WAIT_ID_BYTES;
 
 /// The request cannot be served as it is.

@@ -24,11 +24,13 @@ mod error;
 mod event;
 mod gap;
 mod json;
+mod parameters;
 mod poll;
 mod publish;
 mod reply;
 mod request;
 mod steer;
+mod target;
 mod timestamp;
 mod wait;
 
@@ -42,9 +44,8 @@ pub use json::Data;
 pub use poll::{Answer, Input, Poll, Reconnect, Step};
 pub use publish::{MAX_PUBLISH_EVENTS, PublishRequest, Publisher};
 pub use reply::{Form, Head, Reply};
-pub use request::{
-    Flavor, Headers, Limits, MAX_TARGET_BYTES, PollRequest, RawRequest, Request, Route, Tab, cgi_target,
-};
+pub use request::{Flavor, Headers, Limits, MAX_TARGET_BYTES, PollRequest, RawRequest, Request, Tab};
 pub use steer::{HOLDER_ELSEWHERE, Steering};
+pub use target::{Route, cgi_target};
 pub use timestamp::Timestamp;
 pub use wait::{Claim, MAX_WAIT_ID_BYTES, Place, Places, WaitId};

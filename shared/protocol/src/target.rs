@@ -1,0 +1,97 @@
+//! Where a request goes: its target, as it came over HTTP or by CGI.
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
+
+/// Where a target leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route<'a> {
+    /// To `/e/…` or `/e.php/…`; what follows, without the query.
+    Poll(&'a [u8]),
+    /// To `/publish`.
+    Publish,
+    /// To nothing that is served by both programs.
+    Elsewhere,
+}
+
+impl<'a> Route<'a> {
+    /// Where `target` leads.
+    pub fn of(target: &'a [u8]) -> Self {
+        let (path, _) = split_target(target);
+        match path.strip_prefix(b"/e/").or_else(|| path.strip_prefix(b"/e.php/")) {
+            Some(rest) => Self::Poll(rest),
+            None if matches!(path, b"/publish" | b"/publish.php") => Self::Publish,
+            None => Self::Elsewhere,
+        }
+    }
+}
+
+/// The request target of a request that came by CGI.
+///
+/// `REQUEST_URI` has it raw, but not all hosts set it, and the program may be mounted anywhere: as `/e.php`, as
+/// `/cgi-bin/everpoll-fallback` with `/e/…` behind it, or below a folder. Where only `PATH_INFO` is there, which is
+/// decoded, it is encoded again; an encoded `/` or `,` in a name is lost then.
+#[must_use]
+pub fn cgi_target(request_uri: &[u8], script_name: &[u8], path_info: &[u8], query_string: &[u8]) -> Vec<u8> {
+    const PATH: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#').add(b' ');
+    // Mounted as `/shop/e.php`, the folder is no business of ours, but the last segment is.
+    let last_slash = script_name.iter().rposition(|b| *b == b'/').unwrap_or(0);
+    let (folder, last) = script_name.split_at(last_slash);
+    let mount =
+        if matches!(last, b"/e" | b"/e.php" | b"/publish" | b"/publish.php") { folder } else { script_name };
+
+    let uri = without_origin(request_uri);
+    let unmounted = uri.strip_prefix(mount).filter(|rest| rest.starts_with(b"/"));
+    for target in [unmounted, Some(uri)].into_iter().flatten() {
+        if Route::of(target) != Route::Elsewhere {
+            return target.to_vec();
+        }
+    }
+    let mut target = script_name[mount.len()..].to_vec();
+    target.extend_from_slice(percent_encode(path_info, PATH).to_string().as_bytes());
+    if target.is_empty() {
+        target = uri.to_vec();
+    } else if !query_string.is_empty() {
+        target.push(b'?');
+        target.extend_from_slice(query_string);
+    }
+    target
+}
+
+/// Path and query of a target; one in absolute form (RFC 9112 section 3.2.2) is as good as its path.
+pub(crate) fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
+    let target = without_origin(target);
+    match target.iter().position(|b| *b == b'?') {
+        Some(mark) => (&target[..mark], &target[mark + 1..]),
+        None => (target, b""),
+    }
+}
+
+fn without_origin(target: &[u8]) -> &[u8] {
+    let rest = target.strip_prefix(b"http://").or_else(|| target.strip_prefix(b"https://"));
+    match rest {
+        Some(rest) => rest.iter().position(|b| *b == b'/').map_or(b"/", |slash| &rest[slash..]),
+        None => target,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cgi_hosts_are_understood_wherever_the_program_is_mounted() {
+        let target = |uri: &str, script: &str, info: &str, query: &str| {
+            let target = cgi_target(uri.as_bytes(), script.as_bytes(), info.as_bytes(), query.as_bytes());
+            String::from_utf8(target).unwrap()
+        };
+        assert_eq!(target("/e/a%2Cb/w?x=1", "", "", "x=1"), "/e/a%2Cb/w?x=1");
+        assert_eq!(target("/e.php/a/w?x", "/e.php", "/a/w", "x"), "/e.php/a/w?x");
+        assert_eq!(target("/shop/e.php/a%20b", "/shop/e.php", "/a b", ""), "/e.php/a%20b");
+        assert_eq!(target("/cgi-bin/ep/e/a?x", "/cgi-bin/ep", "/e/a", "x"), "/e/a?x");
+        assert_eq!(target("/cgi-bin/ep/publish", "/cgi-bin/ep", "/publish", ""), "/publish");
+        assert_eq!(target("", "/cgi-bin/ep", "/e/a b%", "x=1"), "/e/a%20b%25?x=1");
+        assert_eq!(target("", "/cgi-bin/e.php", "/a/w", ""), "/e.php/a/w");
+        assert_eq!(target("/rewritten", "/cgi-bin/ep", "/e/a", ""), "/e/a");
+        assert_eq!(target("/other", "", "", ""), "/other");
+    }
+}
