@@ -20,12 +20,12 @@ mod restore;
 
 /// Stopping without an error that anybody sees.
 mod drain;
+/// Programs that die in front of a thousand pages.
+mod failover;
 /// HTTP itself: methods, sizes, versions, kept connections, slow clients.
 mod front;
 /// Of one browser one request is held.
 mod hold;
-/// The two databases (no tests of its own).
-mod logs;
 /// What a poll asks for and gets: cursors, channels, batches, forms.
 mod poll;
 /// One log with both programs on it.
