@@ -20,6 +20,8 @@ use on_both;
 mod common;
 // The old table's view.
 mod compat;
+// The reference.
+mod documents;
 // Empty, foreign and shared databases; several programs at once.
 mod migrate;
 // Commit order, open transactions, snapshots.

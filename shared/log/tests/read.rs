@@ -88,3 +88,42 @@ fn tail_begins_where_the_newest_fit(store: &Store) {
     let ahead = log.tail(900, ALL).unwrap();
     assert_eq!((ahead.bounds.newest, ahead.events.len(), ahead.gap), (5, 0, None));
 }
+
+/// The planner must not read all channels' events to find those of a quiet one, nor believe old statistics. What it
+/// really did is in the server's log.
+#[test]
+fn quiet_channel_among_many_events_is_read_along_its_index() {
+    let store = Store::postgres();
+    let Store::Postgres(database) = &store else { unreachable!("it was made above") };
+    database.psql(
+        "set session_replication_role = replica;
+        insert into everpoll.events (channel, type, data, size)
+            select case g when 150000 then 'quiet' else 'busy' end, 't', '1', 1 from generate_series(1, 200000) g;
+        insert into everpoll.positions select row, row, channel, size, now() from everpoll.events where row <= 100000;
+        analyze everpoll.positions;
+        insert into everpoll.positions select row, row, channel, size, now() from everpoll.events where row > 100000;",
+    );
+    database.psql(&format!(
+        "alter database {0} set session_preload_libraries = 'auto_explain';
+        alter database {0} set auto_explain.log_min_duration = 0;
+        alter database {0} set auto_explain.log_analyze = on;
+        alter database {0} set auto_explain.log_timing = off;",
+        database.name()
+    ));
+    let mut log = store.log();
+    assert_eq!(ids(&read(&mut log, &["quiet"], Cursor::After(0))), [150_000]);
+    assert_eq!(ids(&read(&mut log, &["quiet", "nobody"], Cursor::After(99_999))), [150_000]);
+    let found =
+        log.read(&channels(&["busy", "quiet"]), Cursor::After(100_000), Limit { events: 10, bytes: 99 });
+    assert_eq!(ids(&found.unwrap()).last(), Some(&100_010));
+
+    let written = database.postgres().log();
+    let marked = |line: &&str| line.contains("on positions positions_1");
+    let scans: Vec<_> = written.lines().filter(marked).collect();
+    let along = |line: &&str| line.contains("Index Scan using positions_channel");
+    // The other one is the newest id, the last entry of its index.
+    let others = |line: &&&str| !along(line) && !line.contains("positions_pkey");
+    assert!(scans.iter().filter(|line| along(line)).count() >= 3, "{scans:#?}");
+    assert_eq!(scans.iter().filter(others).count(), 0, "{scans:#?}");
+    assert!(!written.contains("Rows Removed by Filter: 1000"), "{written}");
+}

@@ -73,6 +73,7 @@ fn trimming_nothing_changes_nothing(store: &Store) {
     assert_eq!(trim(&mut log, &keep(3), 10), [0; 0]);
     assert_eq!(trim(&mut log, &Retention::default(), 10), [0; 0]);
     assert_eq!(log.trim(&keep(0), 0).unwrap(), 0);
+    assert_eq!(log.trim(&keep(0), 0).unwrap(), 0);
     assert_eq!(log.bounds().unwrap(), bounds(0, 3, 0));
 }
 

@@ -20,14 +20,15 @@ $$;
 create table everpoll.events (
   -- Where the position finds its event. Not the id: it is given at INSERT, in no order that a reader could use.
   row bigint generated always as identity primary key,
-  -- Whom it is for: without it, every subscriber would get everything.
-  channel text not null,
+  -- Whom it is for: without it, every subscriber would get everything. In the "C" collation: an index in a language's
+  -- order is silently wrong after an upgrade of the C library.
+  channel text collate "C" not null,
   -- What happened, so that a page can choose a handler without looking into the data.
   type text not null,
   -- json and not jsonb: subscribers get the text as it was published, and nothing is parsed twice.
   data json not null,
   -- Publishing again after an unclear answer would make a second event without it.
-  key text,
+  key text collate "C",
   -- The page that caused an event would get it back without it.
   exclude text,
   -- Reads end at a number of bytes; without it they would have to load the data to count them.
@@ -43,7 +44,7 @@ create table everpoll.positions (
   -- Which event it is. Kept apart from the event, so that no row is ever updated: no bloat, and reads stay narrow.
   row bigint not null,
   -- Repeated from the event, so that a reader of one channel does not touch the others' events.
-  channel text not null,
+  channel text collate "C" not null,
   -- Repeated from the event; see there.
   size integer not null,
   -- When the event was placed, for cursors that are a time and for retention by age. It follows the clock, which may

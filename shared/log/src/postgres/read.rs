@@ -23,13 +23,15 @@ const ALL_CHANNELS: &str = "
     select id, row, channel, size, ts from everpoll.positions
     where id > $1 and $6::text[] is not null order by id limit $2::bigint + 1";
 
-/// Each channel gives its own first ones along its index; the first of these are the first of all. A condition on
-/// several channels at once would make the planner choose between reading all channels' events, which never ends
-/// when these are rare, and sorting all of theirs, which never ends when they are frequent.
+/// Each channel gives its own first ones along its index; the first of these are the first of all. With a plain
+/// `channel = any (…) and id > …` the planner may take the primary key instead and read all channels' events to find
+/// those of a rare one; comparing rows leaves it no such way, whatever its statistics say. Both ends are rows: next to
+/// `channel = …` the lower one would only be a filter.
 const SOME_CHANNELS: &str = "
     select f.* from unnest($6::text[]) c (channel) cross join lateral (
         select id, row, channel, size, ts from everpoll.positions
-        where channel = c.channel and id > $1 order by id limit $2::bigint + 1) f
+        where (channel, id) > (c.channel, $1) and (channel, id) <= (c.channel, 9223372036854775807)
+        order by channel, id limit $2::bigint + 1) f
     order by f.id limit $2::bigint + 1";
 
 /// The steps until the start of a read stands still: cursor, then behind a gap, then behind what was trimmed meanwhile.

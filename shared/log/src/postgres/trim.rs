@@ -24,7 +24,7 @@ impl PostgresLog {
             self.surplus = up_to.map(|up_to| Surplus { keep: count, up_to });
         }
         let removed = self.remove(keep.max_age, up_to, batch)?;
-        if removed < u64::from(batch) {
+        if removed == 0 || removed < u64::from(batch) {
             self.surplus = None;
         }
         // What was known may be from long ago; nothing to do means that there is nothing to do now.

@@ -78,11 +78,9 @@ fn rift(connection: &Connection, seen: u64) -> rusqlite::Result<Option<Rift>> {
     let mut statement = connection.prepare_cached(
         "select after, before from rifts where after < ?1 and before - 1 > ?1 order by before desc limit 1",
     )?;
-    // The sum must not leave the range of integers.
-    let seen = signed(seen).min(i64::MAX - 1);
     let rift =
         |row: &rusqlite::Row<'_>| Ok(Rift { after: unsigned(row.get(0)?), before: unsigned(row.get(1)?) });
-    statement.query_row([seen], rift).optional()
+    statement.query_row([signed(seen)], rift).optional()
 }
 
 fn resume_since(connection: &Connection, bounds: Bounds, since: Timestamp) -> rusqlite::Result<Resume> {
