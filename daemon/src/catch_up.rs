@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex};
 
 use everpoll_log::{Limit, Log};
-use everpoll_protocol::{BATCH_BYTES, BATCH_EVENTS, Channels, Cursor, Page, Record, ServeError};
+use everpoll_protocol::{Channels, Cursor, Failure, Page, ServeError};
 use tokio::sync::oneshot;
 use tracing::warn;
 
@@ -16,9 +16,6 @@ use crate::window::Window;
 
 /// Most different questions that wait for a thread.
 const QUEUE_MAX: usize = 4096;
-
-/// A batch's worth.
-const LIMIT: Limit = Limit { events: BATCH_EVENTS as u32, bytes: BATCH_BYTES as u64 };
 
 type Question = (Channels, Cursor);
 type Answer = Result<Arc<Page>, ServeError>;
@@ -74,20 +71,20 @@ impl CatchUp {
     pub(crate) fn run(&self, mut log: Log, window: &Mutex<Window>) {
         while let Some(question) = self.next() {
             let (channels, cursor) = &question;
-            let answer = match log.read(channels.as_slice(), *cursor, LIMIT) {
+            let answer = match log.read(channels.as_slice(), *cursor, Limit::BATCH) {
                 Ok(read) => {
-                    let records = read.events.iter().map(|event| Arc::new(Record::from(event))).collect();
-                    let page = Page { gap: read.gap, records, next: read.next, more: read.more };
+                    let page = Page::from(read);
                     lock(window).learn(channels, *cursor, &page);
                     Ok(Arc::new(page))
                 }
-                Err(error) => {
-                    let error_for_client = error.serve_error().unwrap_or(ServeError::Internal);
-                    if error_for_client != ServeError::LogUnavailable {
+                Err(error) => Err(match Failure::from(&error) {
+                    Failure::Serve(ServeError::LogUnavailable) => ServeError::LogUnavailable,
+                    other => {
                         warn!("cannot catch up from the log: {error}");
+                        // A read appends nothing that could be refused.
+                        if let Failure::Serve(error) = other { error } else { ServeError::Internal }
                     }
-                    Err(error_for_client)
-                }
+                }),
             };
             // Who asked after the read began gets its answer as well: the window has what came since.
             let askers = lock(&self.state).askers.remove(&question).unwrap_or_default();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use everpoll_log::{Log, LogError};
-use everpoll_protocol::{MAX_PUBLISH_EVENTS, NewEvent, PublishRequest, Reply, RequestError, ServeError};
+use everpoll_protocol::{Failure, MAX_PUBLISH_EVENTS, NewEvent, PublishRequest, ServeError};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
@@ -22,15 +22,6 @@ const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A transaction ends at this many bytes of data.
 const TRANSACTION_BYTES: usize = 8 * 1024 * 1024;
-
-/// Why a publish failed, for the sender.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// The sender's fault.
-    Request(RequestError),
-    /// Ours.
-    Serve(ServeError),
-}
 
 struct Job {
     request: PublishRequest,
@@ -78,25 +69,6 @@ impl Publishing {
     pub(crate) fn stop(&self) {
         // A full queue ends with the process.
         let _ = self.0.try_send(Message::Stop);
-    }
-}
-
-impl Failure {
-    /// What the sender is told; `reconnect_in` seconds later it may try again.
-    pub(crate) fn reply(&self, reconnect_in: u32) -> Reply {
-        match self {
-            Self::Request(error) => Reply::request_error(error, false),
-            Self::Serve(error) => Reply::serve_error(*error, reconnect_in, false),
-        }
-    }
-}
-
-impl From<&LogError> for Failure {
-    fn from(error: &LogError) -> Self {
-        match error {
-            LogError::Rejected(error) => Self::Request(error.clone()),
-            other => Self::Serve(other.serve_error().unwrap_or(ServeError::Internal)),
-        }
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use everpoll_protocol::{Limits, Publisher};
 use everpoll_settings::Settings;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -43,14 +42,7 @@ async fn serve(settings: &Settings) -> Result<()> {
     let connections_max = raise_file_limit(settings.connections_max as usize);
 
     let backend = Backend::start(settings)?;
-    let limits = Limits {
-        hold_max: settings.hold_max,
-        publish_body_max: usize::try_from(settings.body_max).unwrap_or(usize::MAX),
-        publisher: Publisher {
-            key: settings.publish_key.as_ref().map(|key| key.expose().to_owned()),
-            listens_locally: settings.listen.is_local(),
-        },
-    };
+    let limits = settings.limits(settings.listen.is_local());
     let patience = Patience {
         head: settings.head_timeout,
         body: BODY_PATIENCE,

@@ -86,7 +86,7 @@ async fn respond_to_protocol(
         Ok(Request::Poll(request)) => long_poll::reply(server, &request).await,
         Ok(Request::Publish(request)) => match server.publishing.publish(request).await {
             Ok(ids) => Reply::published(&ids),
-            Err(failure) => failure.reply(server.reconnect_in(Reconnect::ShortPoll)),
+            Err(failure) => Reply::failure(&failure, || server.reconnect_in(Reconnect::ShortPoll), false),
         },
         Ok(Request::Options { allow }) => Reply::options(allow),
         Err(error) => Reply::request_error(&error, head_only),

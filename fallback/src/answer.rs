@@ -7,18 +7,15 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use everpoll_log::{Limit, Log, LogError, Options, Read};
+use everpoll_log::{Limit, Log, LogError, Options};
 use everpoll_protocol::{
-    BATCH_BYTES, BATCH_EVENTS, Channels, Cursor, Input, Limits, Page, Poll, PollRequest, PublishRequest,
-    Publisher, Reconnect, Record, Reply, Request, RequestError, ServeError, Steering, Step, Timestamp,
+    Channels, Cursor, Failure, Input, Limits, Page, Poll, PollRequest, PublishRequest, Reconnect, Reply,
+    Request, ServeError, Steering, Step, Timestamp,
 };
 use everpoll_settings::Settings;
 
 use crate::outage::Outage;
 use crate::variables::{Described, Variables, target};
-
-/// A batch's worth; what the daemon reads as well.
-const LIMIT: Limit = Limit { events: BATCH_EVENTS as u32, bytes: BATCH_BYTES as u64 };
 
 /// Answers requests, from any number of threads.
 #[derive(Debug)]
@@ -31,29 +28,12 @@ pub struct Answers {
     random_state: AtomicU32,
 }
 
-/// A request that could not be served, and why.
-#[derive(Debug)]
-pub enum Failure {
-    /// The sender's fault.
-    Request(RequestError),
-    /// Ours.
-    Serve(ServeError),
-}
-
 impl Answers {
     /// Answers as these settings say. `listens_locally`: only this machine can reach the program.
     #[must_use]
     pub fn new(settings: &Settings, listens_locally: bool) -> Self {
-        let publisher = Publisher {
-            key: settings.publish_key.as_ref().map(|key| key.expose().to_owned()),
-            listens_locally,
-        };
         Self {
-            limits: Limits {
-                hold_max: settings.hold_max,
-                publish_body_max: usize::try_from(settings.body_max).unwrap_or(usize::MAX),
-                publisher,
-            },
+            limits: settings.limits(listens_locally),
             database_url: settings.database_url.expose().to_owned(),
             steering: Steering::default(),
             outage: Outage::default(),
@@ -91,12 +71,7 @@ impl Answers {
 
     /// Answers a request that is not served.
     pub fn refuse(&self, failure: &Failure, load: u32, head_only: bool) -> Reply {
-        match failure {
-            Failure::Request(error) => Reply::request_error(error, head_only),
-            Failure::Serve(error) => {
-                Reply::serve_error(*error, self.reconnect_in(Reconnect::ShortPoll, load), head_only)
-            }
-        }
+        Reply::failure(failure, || self.reconnect_in(Reconnect::ShortPoll, load), head_only)
     }
 
     /// Nothing is ever held here: the poll is asked, and answers at once.
@@ -119,14 +94,12 @@ impl Answers {
     }
 
     fn read(&self, log: &mut Log, channels: &Channels, cursor: Cursor) -> Result<Page, ServeError> {
-        let read = self.with_log(|| log.read(channels.as_slice(), cursor, LIMIT));
-        let Read { gap, events, next, more, .. } = read.map_err(|failure| match failure {
+        let read = self.with_log(|| log.read(channels.as_slice(), cursor, Limit::BATCH));
+        read.map(Page::from).map_err(|failure| match failure {
             Failure::Serve(error) => error,
             // A read appends nothing that could be refused.
             Failure::Request(_) => ServeError::Internal,
-        })?;
-        let records = events.iter().map(|event| Record::from(event).into()).collect();
-        Ok(Page { gap, records, next, more })
+        })
     }
 
     fn publish(&self, log: &mut Log, request: &PublishRequest) -> Result<Reply, Failure> {
@@ -150,7 +123,7 @@ impl Answers {
             }
             Err(error) => {
                 self.outage.failed(&error, began, Instant::now());
-                Err(Failure::Serve(error.serve_error().unwrap_or(ServeError::Internal)))
+                Err(Failure::from(&error))
             }
         }
     }

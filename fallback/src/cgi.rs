@@ -8,11 +8,11 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use everpoll_log::LogError;
-use everpoll_protocol::{Reply, RequestError, ServeError};
+use everpoll_protocol::{Failure, Reply, RequestError, ServeError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::answer::{Answers, Failure};
+use crate::answer::Answers;
 use crate::variables::Variables;
 
 /// Pause of a body after which its sender is given up. Old Internet Explorers repeat a POST without its body.

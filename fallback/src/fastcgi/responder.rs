@@ -1,13 +1,13 @@
 //! [`Answers`] behind the FastCGI server.
 
 use everpoll_log::Log;
-use everpoll_protocol::{RequestError, ServeError};
+use everpoll_protocol::{Failure, RequestError, ServeError};
 
 use super::connection::BODY_PATIENCE;
 use super::params::{PARAMS_MAX, Params};
 use super::queue::Service;
 use super::receiver::{Fault, PARAMS_BYTES_MAX, Request};
-use crate::answer::{Answers, Failure};
+use crate::answer::Answers;
 
 /// Answers requests that came by FastCGI.
 #[derive(Debug)]

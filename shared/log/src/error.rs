@@ -3,7 +3,7 @@
 //! Most kinds pass: a program goes on and tries again. The texts say what happened, then what to do, and never contain
 //! the password of the database URL.
 
-use everpoll_protocol::{RequestError, ServeError};
+use everpoll_protocol::{Failure, RequestError, ServeError};
 use thiserror::Error;
 
 /// The log could not do what was asked.
@@ -56,17 +56,17 @@ pub enum LogError {
     },
 }
 
-impl LogError {
-    /// What a client is told; `None` for [`Rejected`](Self::Rejected), which is the client's own fault.
-    pub fn serve_error(&self) -> Option<ServeError> {
-        match self {
-            Self::Rejected(_) => None,
-            Self::Unavailable { .. } => Some(ServeError::LogUnavailable),
-            Self::NotMigrated { .. } => Some(ServeError::NotMigrated),
-            Self::OutcomeUnknown { .. } => Some(ServeError::OutcomeUnknown),
-            Self::Full { .. } => Some(ServeError::LogFull),
-            Self::Settings { .. } | Self::Other { .. } => Some(ServeError::Internal),
-        }
+impl From<&LogError> for Failure {
+    /// What a client is told.
+    fn from(error: &LogError) -> Self {
+        Self::Serve(match error {
+            LogError::Rejected(error) => return Self::Request(error.clone()),
+            LogError::Unavailable { .. } => ServeError::LogUnavailable,
+            LogError::NotMigrated { .. } => ServeError::NotMigrated,
+            LogError::OutcomeUnknown { .. } => ServeError::OutcomeUnknown,
+            LogError::Full { .. } => ServeError::LogFull,
+            LogError::Settings { .. } | LogError::Other { .. } => ServeError::Internal,
+        })
     }
 }
 

@@ -20,7 +20,9 @@ mod sqlite;
 
 use std::time::Duration;
 
-use everpoll_protocol::{Bounds, Channel, Cursor, Event, Gap, NewEvent};
+use everpoll_protocol::{
+    BATCH_BYTES, BATCH_EVENTS, Bounds, Channel, Cursor, Event, Gap, NewEvent, Page, Record,
+};
 
 use address::Address;
 pub use error::LogError;
@@ -59,6 +61,11 @@ pub struct Limit {
     pub bytes: u64,
 }
 
+impl Limit {
+    /// What fits into one reply.
+    pub const BATCH: Self = Self { events: BATCH_EVENTS as u32, bytes: BATCH_BYTES as u64 };
+}
+
 /// What a read found, all in one snapshot of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Read {
@@ -74,6 +81,13 @@ pub struct Read {
     pub next: u64,
     /// Whether a limit ended the read.
     pub more: bool,
+}
+
+impl From<Read> for Page {
+    fn from(read: Read) -> Self {
+        let records = read.events.iter().map(|event| Record::from(event).into()).collect();
+        Self { gap: read.gap, records, next: read.next, more: read.more }
+    }
 }
 
 /// How long events stay in the log. Both may be set; neither set keeps everything.

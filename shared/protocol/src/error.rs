@@ -101,6 +101,17 @@ pub enum RequestError {
     HeadTimeout { seconds: u64 },
 }
 
+/// Why a request was not served, by whose fault.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Failure {
+    /// The sender's.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// Ours.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
 impl RequestError {
     /// The HTTP status.
     pub fn status(&self) -> u16 {

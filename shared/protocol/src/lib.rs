@@ -37,7 +37,7 @@ mod wait;
 pub use batch::{BATCH_BYTES, BATCH_EVENTS, Batch, Page, Record};
 pub use channel::{Channel, Channels, MAX_CHANNEL_BYTES, MAX_CHANNELS};
 pub use cursor::Cursor;
-pub use error::{RequestError, ServeError};
+pub use error::{Failure, RequestError, ServeError};
 pub use event::{Event, Kind, MAX_DATA_BYTES, MAX_KEY_BYTES, MAX_KIND_BYTES, NewEvent};
 pub use gap::{Bounds, Gap, GapReason, Resume, Rift};
 pub use json::Data;

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use crate::{Batch, Channels, RequestError, ServeError, Timestamp, json, steer};
+use crate::{Batch, Channels, Failure, RequestError, ServeError, Timestamp, json, steer};
 
 const JSON: &str = "application/json; charset=utf-8";
 const PROBLEM: &str = "application/problem+json";
@@ -112,6 +112,15 @@ impl Reply {
         let mut reply = Self::problem(error.status(), error.code(), &error.to_string(), head_only);
         reply.headers.push(("x-ps-reconnect-in", reconnect_in.to_string().into()));
         reply
+    }
+
+    /// The answer to a request that was not served; `reconnect_in` says when it may be, where that is a matter of time.
+    #[must_use]
+    pub fn failure(failure: &Failure, reconnect_in: impl FnOnce() -> u32, head_only: bool) -> Self {
+        match failure {
+            Failure::Request(error) => Self::request_error(error, head_only),
+            Failure::Serve(error) => Self::serve_error(*error, reconnect_in(), head_only),
+        }
     }
 
     /// The answer to a publish whose transaction committed: the ids, in the order of the events.

@@ -26,6 +26,7 @@ pub use listen::Listen;
 pub use problems::Problems;
 pub use secret::{DatabaseUrl, Secret};
 
+use everpoll_protocol::{Limits, Publisher};
 use source::Sources;
 
 /// The environment variable that names the settings file.
@@ -203,6 +204,17 @@ impl Settings {
             "access is not set, and {why}: everyone who reaches the web server could read every channel; \
              if that is what you want, write access = \"open\" or EVERPOLL_ACCESS=open"
         ))
+    }
+
+    /// What they say about requests, for a program that listens where only this machine can reach it, or elsewhere.
+    #[must_use]
+    pub fn limits(&self, listens_locally: bool) -> Limits {
+        let key = self.publish_key.as_ref().map(|key| key.expose().to_owned());
+        Limits {
+            hold_max: self.hold_max,
+            publish_body_max: usize::try_from(self.body_max).unwrap_or(usize::MAX),
+            publisher: Publisher { key, listens_locally },
+        }
     }
 
     fn read(
