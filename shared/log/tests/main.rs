@@ -34,5 +34,7 @@ mod publish;
 mod read;
 // Trimming, gaps, restored logs.
 mod retention;
+// Encryption.
+mod tls;
 // What each role may do.
 mod roles;
