@@ -4,6 +4,8 @@
 mod nginx;
 /// Apache, lighttpd and Python's server with the snippets of their pages.
 mod recipes;
+/// `everpoll up`: the lines it prints, pasted.
+mod up;
 
 /// Cursors before, behind and beyond what the log has.
 mod gap;
