@@ -197,12 +197,12 @@ fn held_poll_is_not_told_of_a_gap_when_what_it_has_seen_is_trimmed() {
         // This one has been quiet for long: its cursor is older than all that is left.
         let quiet = site::hold(&site, "quiet", ids[4], "two");
         publish(&site, 1);
-        assert_eq!(busy.reply().events().len(), 1);
+        assert_eq!(busy.reply_within(site::SOON).events().len(), 1);
         assert_eq!(site.store.run_well(&["trim", "--count", "0"]), "6 events removed\n");
         let mut quiet = quiet;
         assert!(quiet.is_waiting());
         let next = site.publish("quiet", "7");
-        let reply = quiet.reply();
+        let reply = quiet.reply_within(site::SOON);
         // It was there all the time, so it missed nothing.
         let told = understand(reply.events(), reply.cursor(), "quiet", "the held poll");
         assert_eq!(told, Told::events(&[next], next));

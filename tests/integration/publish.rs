@@ -24,7 +24,7 @@ fn event_reaches_a_held_poll_whichever_way_it_is_published() {
         let held = site::hold(site, channel, cursor, channel);
         let data = r#"{"name":"Gru\u00fcyère", "holes": null}"#;
         let id = way.publish_well(site, Draft { kind: "cheese_created", ..Draft::new(channel, data) });
-        let reply = held.reply();
+        let reply = held.reply_within(site::SOON);
         let [event] = &reply.events()[..] else { panic!("{way}: {}", reply.text()) };
         assert_eq!((event.channel.as_str(), event.kind.as_str()), (channel, "cheese_created"), "{way}");
         assert_eq!(event.data, json!({"name": "Gruüyère", "holes": null}), "{way}");
@@ -58,7 +58,7 @@ fn batch_of_a_thousand_reaches_a_held_poll_in_order() {
             assert_eq!(published.len(), 1000);
             assert!(published.is_sorted() && published[0] > cursor);
 
-            let reply = held.reply();
+            let reply = held.reply_within(site::SOON);
             let mut events = reply.events();
             let (rest, _) = site::collect(site.door(0), &channel, reply.cursor(), 1000 - events.len());
             events.extend(rest);
@@ -83,7 +83,8 @@ fn transaction_that_is_rolled_back_publishes_nothing() {
         assert!(error.is_err());
         let part = format!("BEGIN; {four} SAVEPOINT here; {five} ROLLBACK TO SAVEPOINT here; COMMIT;");
         site.publish_sql(&part).unwrap();
-        let data: Vec<_> = held.reply().events().into_iter().map(|event| event.data).collect();
+        let data: Vec<_> =
+            held.reply_within(site::SOON).events().into_iter().map(|event| event.data).collect();
         assert_eq!(data, [json!(4)]);
         for (name, address) in site.doors() {
             let (events, _) = site::collect(address, "cheese", cursor, 1);
@@ -144,10 +145,10 @@ fn excluded_browser_does_not_get_the_event_and_everybody_else_does() {
         let mine = site::hold(site, channel, cursor, &me);
         let yours = site::hold(site, channel, cursor, &you);
         way.publish_well(site, Draft { exclude: Some(&me), ..Draft::new(channel, "1") });
-        let news = yours.reply().events();
+        let news = yours.reply_within(site::SOON).events();
         assert_eq!((news.len(), &news[0].data), (1, &json!(1)), "{way}");
         way.publish_well(site, Draft::new(channel, "2"));
-        let reply = mine.reply();
+        let reply = mine.reply_within(site::SOON);
         let data: Vec<_> = reply.events().into_iter().map(|event| event.data).collect();
         assert_eq!(data, [json!(2)], "{way}");
         for (name, address) in site.doors() {
@@ -177,7 +178,7 @@ fn table_of_older_programs_still_takes_events() {
     let cursor = site.cursor("cheese");
     let held = site::hold(&site, "cheese", cursor, "page");
     insert(r#"{"type":"cheese_created","data":{"id":7}}"#).unwrap();
-    let news = held.reply().events();
+    let news = held.reply_within(site::SOON).events();
     assert_eq!((news[0].kind.as_str(), &news[0].data), ("cheese_created", &json!({"id": 7})));
     // Old programs also read there.
     assert_eq!(

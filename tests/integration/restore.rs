@@ -83,7 +83,7 @@ fn daemon_that_runs_through_a_restore_tells_held_polls() {
     publish_sql(&site, 3);
     let new = ids(&site)[5..].to_vec();
     for (held, channel) in [(held, "cheese"), (elsewhere, "quiet")] {
-        let reply = held.reply();
+        let reply = held.reply_within(site::SOON);
         let told = understand(reply.events(), reply.cursor(), channel, "the held poll");
         let gap = told.gap.expect("what this client has seen is lost");
         assert_eq!((gap.0, gap.2.as_str()), (old[9], "ahead"));

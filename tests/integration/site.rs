@@ -4,9 +4,14 @@
 //! configuration, with nobody where the daemon should be. So a test asks two HTTP addresses, the *doors*, and expects
 //! the same of both.
 
+use std::time::Duration;
+
 use everpoll_tests::everpoll::{self, Output};
 use everpoll_tests::http::{self, Address, Event, Reply};
 use everpoll_tests::{Daemon, Database, Fallback, Sqlite, TestDir, WebServer, wait};
+
+/// How soon a held poll has what is published: far sooner than its hold ends, when it would look by itself.
+pub(crate) const SOON: Duration = Duration::from_secs(15);
 
 /// Where the log is.
 pub(crate) enum Store {
