@@ -51,7 +51,9 @@ impl CatchUp {
         let mut state = lock(&self.state);
         if let Some(askers) = state.askers.get_mut(&question) {
             askers.push(sender);
-        } else if state.queue.len() == QUEUE_MAX || state.stopped {
+        } else if state.stopped {
+            return Err(ServeError::Draining);
+        } else if state.queue.len() == QUEUE_MAX {
             return Err(ServeError::Overloaded);
         } else {
             state.queue.push_back(question.clone());
@@ -61,9 +63,11 @@ impl CatchUp {
         Ok(receiver)
     }
 
-    /// Ends [`CatchUp::run`] on all threads.
+    /// Ends [`CatchUp::run`] on all threads. Who still waits for the database is told that the daemon stops.
     pub(crate) fn stop(&self) {
-        lock(&self.state).stopped = true;
+        let mut state = lock(&self.state);
+        state.stopped = true;
+        state.askers.clear();
         self.changed.notify_all();
     }
 

@@ -117,6 +117,7 @@ impl Tailer {
         let floor = self.log.tail_start(Limit { events: 500_000, bytes: room })?;
         lock(&self.window).reset(floor);
         self.follow()?;
+        lock(&self.window).filled();
         let (events, bytes) = lock(&self.window).size();
         info!(events, bytes, newest = lock(&self.window).newest(), "the window is filled");
         Ok(())

@@ -32,6 +32,8 @@ pub(crate) enum Look {
 /// The newest events.
 #[derive(Debug)]
 pub(crate) struct Window {
+    /// Whether it is known what the log has. Until then an empty window would look like an empty log.
+    filled: bool,
     floor: u64,
     newest: u64,
     /// What of the log is gone: cursors below have to be told.
@@ -64,9 +66,11 @@ struct Quiet {
 }
 
 impl Window {
-    /// An empty window of at most `bytes_max` bytes that begins behind the event `floor`.
+    /// An empty window of at most `bytes_max` bytes that begins behind the event `floor`. Only the database knows
+    /// anything until the window is [`filled`](Self::filled).
     pub(crate) fn new(bytes_max: usize, floor: u64) -> Self {
         Self {
+            filled: false,
             floor,
             newest: floor,
             low: 0,
@@ -98,8 +102,13 @@ impl Window {
 
     /// Forgets everything and begins again behind `floor`.
     pub(crate) fn reset(&mut self, floor: u64) {
-        let generation = self.generation + 1;
-        *self = Self { generation, ..Self::new(self.bytes_max, floor) };
+        let (generation, filled) = (self.generation + 1, self.filled);
+        *self = Self { generation, filled, ..Self::new(self.bytes_max, floor) };
+    }
+
+    /// From now on the window has all that the log has behind the floor.
+    pub(crate) fn filled(&mut self) {
+        self.filled = true;
     }
 
     /// Takes in what of the log is gone.
@@ -175,6 +184,9 @@ impl Window {
     /// What there is for a poll. One that is `held` was there all the time: it missed nothing of what was trimmed
     /// meanwhile.
     pub(crate) fn look(&self, channels: &Channels, cursor: Cursor, held: bool) -> Look {
+        if !self.filled {
+            return Look::Miss;
+        }
         let after = match cursor {
             Cursor::Now => return Look::Found(Page { next: self.newest, ..Page::default() }),
             // Perhaps the database is ahead of the window, perhaps the cursor is of another log.
@@ -274,9 +286,15 @@ mod tests {
         }
     }
 
+    fn filled(bytes_max: usize, floor: u64) -> Window {
+        let mut window = Window::new(bytes_max, floor);
+        window.filled();
+        window
+    }
+
     /// Events 11 to 14 of a log of which 1 to 10 are not in memory; room for three.
     fn window() -> Window {
-        let mut window = Window::new(3 * cost(&record(11, "a")), 10);
+        let mut window = filled(3 * cost(&record(11, "a")), 10);
         window.append(vec![record(11, "a"), record(12, "b"), record(13, "a"), record(14, "b")], 14);
         window
     }
@@ -288,6 +306,24 @@ mod tests {
         assert_eq!(ids(look(&window, &channels("a,b"), Cursor::After(12))), Some((vec![13, 14], 14)));
         assert_eq!(ids(look(&window, &channels("c"), Cursor::After(14))), Some((vec![], 14)));
         assert_eq!(ids(look(&window, &channels("a"), Cursor::Now)), Some((vec![], 14)));
+    }
+
+    #[test]
+    fn window_that_is_being_filled_knows_nothing() {
+        let mut window = Window::new(usize::MAX, 0);
+        for _ in 0..2 {
+            for cursor in [Cursor::Now, Cursor::After(0), Cursor::After(1), since(0)] {
+                assert_eq!(window.look(&channels("a"), cursor, false), Look::Miss);
+            }
+            window.reset(0);
+            window.append(vec![record(1, "a"), record(2, "a")], 2);
+        }
+        window.reset(0);
+        window.append(vec![record(1, "a")], 1);
+        window.filled();
+        assert_eq!(ids(window.look(&channels("a"), Cursor::Now, false)), Some((vec![], 1)));
+        window.reset(7);
+        assert_eq!(ids(window.look(&channels("a"), Cursor::Now, false)), Some((vec![], 7)));
     }
 
     #[test]
@@ -356,7 +392,7 @@ mod tests {
 
     #[test]
     fn time_is_found_although_the_clock_stepped_back() {
-        let mut window = Window::new(usize::MAX, 0);
+        let mut window = filled(usize::MAX, 0);
         let mut stepped = Record::from(&Event {
             id: 2,
             channel: Channel::parse("a").unwrap(),
@@ -374,7 +410,7 @@ mod tests {
 
     #[test]
     fn page_ends_at_a_thousand_events() {
-        let mut window = Window::new(usize::MAX, 0);
+        let mut window = filled(usize::MAX, 0);
         window.append((1..=1500).map(|id| record(id, if id % 2 == 0 { "a" } else { "b" })).collect(), 1500);
         let Look::Found(page) = look(&window, &channels("a,b"), Cursor::After(0)) else { panic!() };
         assert_eq!((page.records.len(), page.next, page.more), (1000, 1000, true));
