@@ -11,7 +11,8 @@ use everpoll_tests::{Daemon, Sqlite, TestDir, wait};
 #[test]
 fn held_polls_are_answered_and_told_to_come_back_spread_over_seconds() {
     let log = Sqlite::new();
-    let mut daemon = Daemon::on(log.url()).start();
+    // Longer than the test may take: whoever waits for it is found out.
+    let mut daemon = Daemon::on(log.url()).setting("EVERPOLL_DRAIN_TIMEOUT", 120).start();
     let newest = daemon.publish_and_see(r#"{"channel":"other","type":"made","data":1}"#)[0];
     let mut held: Vec<_> = (0..200)
         .map(|n| {
@@ -49,7 +50,7 @@ fn held_polls_are_answered_and_told_to_come_back_spread_over_seconds() {
     assert_eq!(idle.stream().read(&mut byte).expect("closed, not broken"), 0);
     let status = daemon.process().wait(wait::PATIENCE);
     assert_eq!(status.code(), Some(0), "{}", daemon.log());
-    assert!(start.elapsed() < Duration::from_secs(8), "it waited for something: {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(60), "it waited for something: {:?}", start.elapsed());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Everpoll as it runs in production: the real programs, over real sockets, on real databases.
 
+/// The fallback under all those web servers.
+mod hosts;
 /// nginx with the shipped configuration: who answers when, and what is handed over.
 mod nginx;
 /// Apache, lighttpd and Python's server with the snippets of their pages.
@@ -28,6 +30,8 @@ mod failover;
 mod front;
 /// Of one browser one request is held.
 mod hold;
+/// The database goes away and comes back.
+mod outage;
 /// What a poll asks for and gets: cursors, channels, batches, forms.
 mod poll;
 /// One log with both programs on it.
