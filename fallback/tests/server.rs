@@ -181,6 +181,22 @@ fn requests_sent_without_waiting_are_answered_in_their_order() {
 }
 
 #[test]
+fn request_behind_one_that_is_being_served_waits_in_the_kernel() {
+    let server = Server::start(limits());
+    let mut client = server.connect();
+    client.send(&request(1, true, &[("DO", "wait")], b""));
+    server.wait_for_waiting(1);
+    client.send(&request(2, true, &[], b"second"));
+    // The other worker would have answered it by now.
+    for _ in 0..100 {
+        assert_eq!(server.connect().ask(&[], b"x").text(), "x");
+    }
+    server.echo.open_the_gate();
+    assert_eq!(client.receive().text(), "waited");
+    assert_eq!(client.receive().text(), "second");
+}
+
+#[test]
 fn idle_connections_and_slow_senders_do_not_starve_a_request() {
     let server = Server::start(limits());
     let idle: Vec<_> = (0..500).map(|_| server.connect()).collect();

@@ -279,7 +279,8 @@ impl Receiver {
                 Ok(Some(Incoming::Aborted { answer, close }))
             }
             Kind::GetValues if request_id == 0 => {
-                if open.whole.len() + piece.len() <= VALUES_BYTES_MAX {
+                // All or nothing: what is answered must not depend on the pieces in which it came.
+                if usize::from(content) <= VALUES_BYTES_MAX {
                     open.whole.extend_from_slice(piece);
                 }
                 Ok(ended.then(|| {
