@@ -84,8 +84,8 @@ fn body(
         match stdin.read(&mut buffer[..room]) {
             Ok(0) if length.is_none() => return Ok(body),
             Ok(0) => {
-                let reason = format!("the body ended {missing} bytes before its Content-Length");
-                return Err(RequestError::HeadMalformed { reason });
+                let reason = format!("it ended {missing} bytes before its Content-Length");
+                return Err(RequestError::BodyLost { reason });
             }
             Ok(bytes) => body.extend_from_slice(&buffer[..bytes]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -160,7 +160,8 @@ mod tests {
     fn body_that_is_too_large_or_incomplete_is_refused() {
         assert_eq!(read("11", 10, "01234567890"), Err("body_too_large"));
         assert_eq!(read("18446744073709551615", 10, ""), Err("body_too_large"));
-        assert_eq!(read("5", 10, "abc"), Err("head_malformed"));
+        assert_eq!(read("5", 10, "abc"), Err("body_lost"));
+        assert_eq!(read("5", 10, ""), Err("body_lost"));
         for length in ["x", "-1", "1.5", "+3", " 3", "18446744073709551616"] {
             assert_eq!(read(length, 10, "abc"), Err("head_malformed"), "{length}");
         }

@@ -8,6 +8,7 @@ use super::params::{PARAMS_MAX, Params};
 use super::queue::Service;
 use super::receiver::{Fault, PARAMS_BYTES_MAX, Request};
 use crate::answer::Answers;
+use crate::variables::Variables;
 
 /// Answers requests that came by FastCGI.
 #[derive(Debug)]
@@ -34,6 +35,11 @@ impl Service for Responder {
     }
 
     fn answer(&self, worker: &mut Option<Log>, request: &Request, load: u32) -> Vec<u8> {
+        if let Some(reason) = missing(request) {
+            let lost = Failure::Request(RequestError::BodyLost { reason });
+            let head_only = *request.params.text("REQUEST_METHOD") == *b"HEAD";
+            return self.answers.refuse(&lost, load, head_only).to_cgi();
+        }
         match worker {
             Some(log) => self.answers.answer(log, &request.params, &request.body, load).to_cgi(),
             None => self.refuse(Fault::Panicked, load),
@@ -65,4 +71,13 @@ impl Service for Responder {
     fn body_max(&self, params: &Params) -> usize {
         self.answers.body_max(params)
     }
+}
+
+/// What is wrong when less of a body came than the web server announced: it has handed the body to somebody else, or its
+/// client left in the middle.
+fn missing(request: &Request) -> Option<String> {
+    let length = request.params.text("CONTENT_LENGTH");
+    let length: u64 = std::str::from_utf8(&length).ok()?.parse().ok()?;
+    let missing = length.checked_sub(request.body.len() as u64).filter(|missing| *missing > 0)?;
+    Some(format!("it ended {missing} bytes before its Content-Length"))
 }

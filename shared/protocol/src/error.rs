@@ -47,6 +47,8 @@ pub enum RequestError {
     TabMalformed,
     #[error("request body is neither a form nor a JSON object of parameters: {reason}")]
     BodyMalformed { reason: String },
+    #[error("request body was lost on the way: {reason}; send the request again")]
+    BodyLost { reason: String },
     #[error("type is empty; give one of 1 to {MAX_KIND_BYTES} bytes, such as cheese_created")]
     KindEmpty,
     #[error("type is {bytes} bytes long, the limit is {MAX_KIND_BYTES}; shorten it")]
@@ -145,6 +147,7 @@ impl RequestError {
             Self::EnvelopeMalformed { .. } => "envelope_malformed",
             Self::TabMalformed => "tab_malformed",
             Self::BodyMalformed { .. } => "body_malformed",
+            Self::BodyLost { .. } => "body_lost",
             Self::KindEmpty => "type_empty",
             Self::KindTooLong { .. } => "type_too_long",
             Self::KindCharacter => "type_character",

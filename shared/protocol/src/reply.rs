@@ -99,7 +99,13 @@ impl Reply {
     #[must_use]
     pub fn request_error(error: &RequestError, head_only: bool) -> Self {
         let mut reply = Self::problem(error.status(), error.code(), &error.to_string(), head_only);
-        reply.headers.push(("x-ps-reconnect-in", steer::AFTER_REQUEST_ERROR.to_string().into()));
+        let reconnect_in = match error {
+            RequestError::BodyLost { .. }
+            | RequestError::BodyTimeout { .. }
+            | RequestError::HeadTimeout { .. } => steer::AFTER_LOST_REQUEST,
+            _ => steer::AFTER_REQUEST_ERROR,
+        };
+        reply.headers.push(("x-ps-reconnect-in", reconnect_in.to_string().into()));
         if let RequestError::MethodNotAllowed { allow } = error {
             reply.headers.push(("Allow", (*allow).into()));
         }

@@ -296,6 +296,18 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn post_that_lost_its_body_is_not_taken_for_a_page_that_starts_now() {
+        const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded; charset=UTF-8");
+        assert_eq!(code(parse("POST", "/e/c", &[FORM], "")), "body_lost");
+        assert_eq!(code(parse("POST", "/e/c", &[("content-type", "application/json")], " ")), "body_lost");
+        // The cursor is elsewhere, or nothing says that there was a body.
+        assert!(parse("POST", "/e/c?last_event_id=7", &[FORM], "").is_ok());
+        assert!(parse("POST", "/e/c", &[FORM, ("last-event-id", "7")], "").is_ok());
+        assert!(parse("POST", "/e/c", &[FORM], "hold=5").is_ok());
+        assert!(parse("POST", "/e/c", &[], "").is_ok());
+    }
+
+    #[test]
     fn enormous_hold_is_no_overflow() {
         let hold = poll_request(&format!("/e/c?hold={}", "9".repeat(400))).hold;
         assert_eq!(hold, Some(Duration::from_secs(MAX_HOLD_SECONDS)));

@@ -11,6 +11,9 @@ pub const HOLDER_ELSEWHERE: u32 = 5;
 /// The delay after an error of the client's own making, in seconds: it will not go away soon.
 pub(crate) const AFTER_REQUEST_ERROR: u32 = 60;
 
+/// The delay after a request that did not arrive whole, in seconds: the next one may.
+pub(crate) const AFTER_LOST_REQUEST: u32 = 5;
+
 /// Says when short-polling and thrown-out clients come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Steering {
