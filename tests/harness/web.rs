@@ -117,7 +117,7 @@ impl WebServer {
     }
 
     /// Python's `http.server --cgi`, with the script that `docs/how-to/python-cgi.md` has under `title` as
-    /// `cgi-bin/e.php`.
+    /// `cgi-bin/e.php` and as `cgi-bin/publish.php`.
     ///
     /// # Panics
     /// When it does not start, or the page has changed.
@@ -127,8 +127,10 @@ impl WebServer {
         let script = places.put_into(&recipe("docs/how-to/python-cgi.md", title));
         Self::start("python", |directory, port| {
             directory.directory("cgi-bin");
-            let file = directory.file("cgi-bin/e.php", &script);
-            fs::set_permissions(file, fs::Permissions::from_mode(0o755)).expect("it is ours");
+            for name in ["cgi-bin/e.php", "cgi-bin/publish.php"] {
+                let file = directory.file(name, &script);
+                fs::set_permissions(file, fs::Permissions::from_mode(0o755)).expect("it is ours");
+            }
             let mut command = Command::new("python3");
             command.args(["-m", "http.server", "--cgi", "--bind", "127.0.0.1", &port.to_string()]);
             command.current_dir(directory.path());
