@@ -306,6 +306,79 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select everpoll.newest()
 $$;
 
+-- Three functions for the programs' reads, with the reader's own rights. In plpgsql, since that keeps the plans of its
+-- statements: planning took three times as long as running, and prepared statements do not get through pgbouncer. Plans
+-- are generic, so that they are made once. Being stable, each sees one snapshot, that of its caller's statement.
+
+-- What of the log is there.
+create function everpoll.bounds()
+returns table (low bigint, newest bigint, origin bigint, low_ts timestamptz)
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
+begin
+  return query
+    select l.low, greatest(coalesce((select max(p.id) from everpoll.positions p), 0), l.low, o.origin), o.origin, l.low_ts
+    from everpoll.log l, (select coalesce(max(r.before) - 1, 0) as origin from everpoll.rifts r) o;
+end
+$$;
+
+-- Bounds, the rift that the cursor "seen" lies in, whether events after the time "since" are gone, and the events of the
+-- channels (none means all) after the id "from_id": at most "most", of at most "bytes" together, but at least one.
+-- "candidates" counts them and one more. Without events there is one row, of bounds alone.
+create function everpoll.read(from_id bigint, most bigint, bytes bigint, seen bigint, since timestamptz, channels text[])
+returns table (
+  low bigint, newest bigint, origin bigint, trimmed boolean, rift_after bigint, rift_before bigint, candidates bigint,
+  id bigint, channel text, type text, data text, exclude text, ts timestamptz)
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
+begin
+  return query
+    with b as materialized (
+      select l.low, l.low_ts, o.origin,
+        greatest(coalesce((select max(p.id) from everpoll.positions p), 0), l.low, o.origin) as newest
+      from everpoll.log l, (select coalesce(max(r.before) - 1, 0) as origin from everpoll.rifts r) o
+    ), rift as materialized (
+      select r.after, r.before from everpoll.rifts r
+      where r.after < seen and r.before - 1 > seen order by r.before desc limit 1
+    ), candidates as materialized (
+      select f.* from (
+        -- Each channel gives its own first ones along its index; the first of these are the first of all. With a plain
+        -- "channel = any (...) and id > ..." the planner may take the primary key instead and read all channels' events to
+        -- find those of a rare one; comparing rows leaves it no such way, whatever its statistics say. Both ends are
+        -- rows: next to "channel = ..." the lower one would only be a filter.
+        (select g.* from unnest(read.channels) c (name) cross join lateral (
+            select p.id, p.row, p.channel, p.size, p.ts from everpoll.positions p
+            where (p.channel, p.id) > (c.name, from_id) and (p.channel, p.id) <= (c.name, 9223372036854775807)
+            order by p.channel, p.id limit most + 1) g)
+        union all
+        (select p.id, p.row, p.channel, p.size, p.ts from everpoll.positions p
+          where p.id > from_id and cardinality(read.channels) = 0 order by p.id limit most + 1)
+      ) f order by f.id limit most + 1
+    ), sums as materialized (
+      select c.*, sum(c.size) over w as total, row_number() over w as place, count(*) over () as candidates
+      from candidates c window w as (order by c.id rows unbounded preceding)
+    )
+    select b.low, b.newest, b.origin, b.low_ts > since, rift.after, rift.before,
+      e.candidates, e.id, e.channel, e.type, e.data::text, e.exclude, e.ts
+    from b left join rift on true left join (
+      select s.id, s.channel, s.ts, s.candidates, v.type, v.data, v.exclude
+      from sums s join everpoll.events v on v.row = s.row
+      where s.place = 1 or s.place <= most and s.total <= read.bytes) e on true
+    order by e.id;
+end
+$$;
+
+-- Bounds, whether events after the time "since" are gone, and the first event that was placed after it. Clocks are set
+-- back at times, so the event with the lowest time need not be the first; among the next hundred, it is looked for.
+create function everpoll.first_since(since timestamptz)
+returns table (low bigint, newest bigint, origin bigint, trimmed boolean, first bigint)
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
+begin
+  return query
+    select b.low, b.newest, b.origin, b.low_ts > since, (
+      select min(f.id) from (select p.id from everpoll.positions p where p.ts > since order by p.ts limit 100) f)
+    from everpoll.bounds() b;
+end
+$$;
+
 -- For the programs: publishes many events in their order. Tells for each the row of the event and, where the key was
 -- known, the id of the event that is there. The ids of new events exist after COMMIT: see everpoll.placed.
 create function everpoll.append(channels text[], types text[], data text[], keys text[], excludes text[])
@@ -402,7 +475,8 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   execute format('grant usage on schema everpoll to %I', role);
   execute format('grant select on everpoll.events, everpoll.positions, everpoll.log, everpoll.rifts, everpoll.migrations to %I', role);
-  execute format('grant execute on function everpoll.cursor(), everpoll.adopt(), everpoll.declare_rift(bigint) to %I', role);
+  execute format('grant execute on function everpoll.cursor(), everpoll.adopt(), everpoll.declare_rift(bigint), everpoll.bounds(),
+    everpoll.read(bigint, bigint, bigint, bigint, timestamptz, text[]), everpoll.first_since(timestamptz) to %I', role);
 end
 $$;
 

@@ -1,7 +1,7 @@
 //! Reading: what follows a cursor, in one statement, which is one snapshot and one round trip.
 //!
-//! The statement looks at the narrow positions first, cuts them by number and by bytes, and only then loads the events
-//! that fit.
+//! The statements are functions of the log's schema, where PostgreSQL keeps their plans. That of a read looks at the narrow
+//! positions first, cuts them by number and by bytes, and only then loads the events that fit.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,28 +11,6 @@ use tokio_postgres::types::Type;
 
 use super::{Connection, Failure, PostgresLog};
 use crate::{Limit, LogError, Read};
-
-/// What of the log is there. `low_ts` may be -infinity and is only compared in SQL.
-const BOUNDS: &str = "
-    select l.low, l.low_ts, o.origin,
-        greatest(coalesce((select max(id) from everpoll.positions), 0), l.low, o.origin) as newest
-    from everpoll.log l, (select coalesce(max(before) - 1, 0) as origin from everpoll.rifts) o";
-
-/// One more than wanted, so that it is known whether there is more.
-const ALL_CHANNELS: &str = "
-    select id, row, channel, size, ts from everpoll.positions
-    where id > $1 and $6::text[] is not null order by id limit $2::bigint + 1";
-
-/// Each channel gives its own first ones along its index; the first of these are the first of all. With a plain
-/// `channel = any (…) and id > …` the planner may take the primary key instead and read all channels' events to find
-/// those of a rare one; comparing rows leaves it no such way, whatever its statistics say. Both ends are rows: next to
-/// `channel = …` the lower one would only be a filter.
-const SOME_CHANNELS: &str = "
-    select f.* from unnest($6::text[]) c (channel) cross join lateral (
-        select id, row, channel, size, ts from everpoll.positions
-        where (channel, id) > (c.channel, $1) and (channel, id) <= (c.channel, 9223372036854775807)
-        order by channel, id limit $2::bigint + 1) f
-    order by f.id limit $2::bigint + 1";
 
 /// The steps until the start of a read stands still: cursor, then behind a gap, then behind what was trimmed meanwhile.
 const STEPS: usize = 5;
@@ -69,15 +47,13 @@ impl PostgresLog {
     }
 
     pub(crate) fn tail_start(&mut self, limit: Limit) -> Result<u64, LogError> {
-        let sql = format!(
-            "with b as ({BOUNDS}),
+        let sql = "with b as (select * from everpoll.bounds()),
             newest as (select id, size from everpoll.positions order by id desc limit $1::bigint + 1),
             sums as (select id, row_number() over w as place, sum(size) over w as total from newest window w as (order by id desc))
-            select greatest(b.low, b.origin, (select max(id) from sums where place > $1 or total > $2)) from b"
-        );
+            select greatest(b.low, b.origin, (select max(id) from sums where place > $1 or total > $2)) from b";
         self.run(|connection| {
             let parameters = (i64::from(limit.events.max(1)), signed(limit.bytes));
-            let rows = connection.query(&sql, &[(&parameters.0, Type::INT8), (&parameters.1, Type::INT8)])?;
+            let rows = connection.query(sql, &[(&parameters.0, Type::INT8), (&parameters.1, Type::INT8)])?;
             Ok(id(one(&rows)?, 0))
         })
     }
@@ -144,28 +120,11 @@ fn find(
     limit: Limit,
     start: Start,
 ) -> Result<Found, Failure> {
-    let candidates = if channels.is_empty() { ALL_CHANNELS } else { SOME_CHANNELS };
-    let sql = format!(
-        "with b as materialized ({BOUNDS}),
-        rift as materialized (
-            select after, before from everpoll.rifts where after < $4 and before - 1 > $4 order by before desc limit 1),
-        candidates as materialized ({candidates}),
-        sums as materialized (
-            select c.*, sum(size) over w as total, row_number() over w as place, count(*) over () as candidates
-            from candidates c window w as (order by id rows unbounded preceding))
-        select b.low, b.newest, b.origin, b.low_ts > $5, rift.after, rift.before,
-            e.candidates, e.id, e.channel, e.type, e.data::text, e.exclude, e.ts
-        from b left join rift on true left join (
-            select s.id, s.channel, s.ts, s.candidates, v.type, v.data, v.exclude
-            from sums s join everpoll.events v on v.row = s.row
-            where s.place = 1 or s.place <= $2 and s.total <= $3) e on true
-        order by e.id"
-    );
     let names: Vec<&str> = channels.iter().map(Channel::as_str).collect();
     let (from, events, bytes) = (signed(after), i64::from(limit.events.max(1)), signed(limit.bytes));
     let (seen, since) = (signed(start.seen), start.since.map(system_time));
     let rows = connection.query(
-        &sql,
+        "select * from everpoll.read($1, $2, $3, $4, $5, $6)",
         &[
             (&from, Type::INT8),
             (&events, Type::INT8),
@@ -188,20 +147,14 @@ fn find(
 }
 
 fn bounds(connection: &mut Connection) -> Result<Bounds, Failure> {
-    let rows = connection.query(&format!("select low, newest, origin from ({BOUNDS}) b"), &[])?;
+    let rows = connection.query("select * from everpoll.bounds()", &[])?;
     Ok(bounds_of(one(&rows)?))
 }
 
 /// The id before the first event that was placed after `since`, and whether earlier ones of those are gone.
 fn last_before(connection: &mut Connection, since: Timestamp) -> Result<(Bounds, bool, u64), Failure> {
-    // Clocks are set back at times, so the event with the lowest time need not be the first; among the next hundred,
-    // it is looked for.
-    let sql = format!(
-        "select b.low, b.newest, b.origin, b.low_ts > $1, (select min(id) from (
-            select id from everpoll.positions where ts > $1 order by ts limit 100) first)
-        from ({BOUNDS}) b"
-    );
-    let rows = connection.query(&sql, &[(&system_time(since), Type::TIMESTAMPTZ)])?;
+    let rows = connection
+        .query("select * from everpoll.first_since($1)", &[(&system_time(since), Type::TIMESTAMPTZ)])?;
     let row = one(&rows)?;
     let bounds = bounds_of(row);
     let last = row.get::<_, Option<i64>>(4).map_or(bounds.newest, |_| id(row, 4) - 1);
