@@ -3,20 +3,22 @@
 //! A held poll keeps no buffer: hyper's connections cost 11 to 18 KB each while they wait, which no setting lowers. So
 //! the front reads each head itself, keeps the polls, and gives any other connection away with the bytes read.
 
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use everpoll_protocol::{Head, PollRequest, RawRequest, Reconnect, Reply, Request, RequestError, ServeError};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::warn;
 
 use crate::head::{self, HEAD_MAX, Parsed, PollHead};
 use crate::listen::Listener;
-use crate::long_poll::{self, Connection, Outcome};
+use crate::long_poll::{self, Connection};
 use crate::server::{self, Counted, Server};
 use crate::service;
 use crate::stream::Stream;
@@ -70,35 +72,65 @@ fn send_away(stream: &Stream, server: &Server) {
 /// Serves a connection until it is closed.
 ///
 /// This is the state of every held poll, so what is large and not needed while a poll is held is boxed.
-async fn serve(stream: Stream, server: Arc<Server>) {
-    let _counted = Counted::new(&server.connections);
-    let mut buffer = Vec::new();
-    loop {
-        let (request, connection) = match Box::pin(read_request(&stream, &mut buffer, &server)).await {
-            Read::Poll(request, connection) => (request, connection),
-            Read::Other => return Box::pin(service::serve(stream, buffer, &server)).await,
-            Read::Reply(bytes, connection) => {
-                if write(&stream, &bytes, &server).await.is_err() || !stays_open(&server, connection) {
-                    return;
-                }
-                continue;
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
+fn serve(stream: Stream, server: Arc<Server>) -> impl Future<Output = ()> + Send {
+    async move {
+        let _counted = Counted::new(&server.connections);
+        let mut buffer = Vec::new();
+        loop {
+            if buffer.is_empty() && !Box::pin(begins(&stream, &server)).await {
+                return;
             }
-            Read::Refuse(bytes) => return Box::pin(refuse(&stream, &bytes, &server)).await,
-            Read::Close => return,
-        };
-        let _busy = Counted::new(&server.busy);
-        let closed = |context: &mut Context<'_>| stream.poll_closed(&mut buffer, HEAD_MAX, context);
-        let bytes = match long_poll::serve(&server, &request, connection, closed).await {
-            Outcome::Bytes(bytes) => bytes,
-            Outcome::Gone => return,
-        };
-        if write(&stream, &bytes, &server).await.is_err() || !stays_open(&server, connection) {
-            return;
+            let (request, connection) = match Box::pin(next_poll(&stream, &mut buffer, &server)).await {
+                Next::Poll(request, connection) => (request, connection),
+                Next::Again => continue,
+                Next::Other => return Box::pin(service::serve(stream, buffer, &server)).await,
+                Next::Close => return,
+            };
+            // Whoever waits keeps no buffer; what was pipelined is small and stays.
+            if buffer.is_empty() {
+                buffer = Vec::new();
+            }
+            let _busy = Counted::new(&server.busy);
+            let closed = |context: &mut Context<'_>| stream.poll_closed(&mut buffer, HEAD_MAX, context);
+            let bytes = match long_poll::answer(&server, &request, Some(connection), closed).await {
+                Some(answered) => long_poll::to_bytes(&server, &request, connection, answered),
+                None => return,
+            };
+            if write(&stream, &bytes, &server).await.is_err() || !stays_open(&server, connection) {
+                return;
+            }
         }
-        // Whoever waits keeps no buffer; what was pipelined is small and stays.
-        if buffer.is_empty() {
-            buffer = Vec::new();
+    }
+}
+
+/// What a connection goes on with.
+enum Next {
+    /// A poll.
+    Poll(Box<PollRequest>, Connection),
+    /// Something that hyper serves.
+    Other,
+    /// Another request: this one is answered, or it was none.
+    Again,
+    /// Nothing.
+    Close,
+}
+
+/// Reads a request that has begun, and answers it if that takes no poll.
+async fn next_poll(stream: &Stream, buffer: &mut Vec<u8>, server: &Server) -> Next {
+    match read_request(stream, buffer, server).await {
+        Read::Poll(request, connection) => Next::Poll(request, connection),
+        Read::Other => Next::Other,
+        Read::Reply(bytes, connection) => match write(stream, &bytes, server).await {
+            Ok(()) if stays_open(server, connection) => Next::Again,
+            _ => Next::Close,
+        },
+        Read::Refuse(bytes) => {
+            Box::pin(refuse(stream, &bytes, server)).await;
+            Next::Close
         }
+        Read::Nothing => Next::Again,
+        Read::Close => Next::Close,
     }
 }
 
@@ -116,38 +148,36 @@ enum Read {
     Refuse(Bytes),
     /// Something that hyper serves.
     Other,
-    /// Nothing: the client has left, or nobody sent anything for too long.
+    /// Nothing yet.
+    Nothing,
+    /// Nothing any more: the client has left.
     Close,
 }
 
-/// Waits for a head, reads and parses it.
+/// Reads a head that has begun, waits for the rest of it, and parses it.
 async fn read_request(stream: &Stream, buffer: &mut Vec<u8>, server: &Server) -> Read {
-    let mut deadline = None;
-    loop {
-        if !buffer.is_empty() {
-            match head::parse(buffer) {
-                Ok(Parsed::Poll(head)) => {
-                    let (read, length) = (parse(&head, stream, server), head.length);
-                    buffer.drain(..length);
-                    return read;
-                }
-                Ok(Parsed::Other) => return Read::Other,
-                Ok(Parsed::Partial) => {}
-                Err(error) => return refusal(&error),
-            }
+    if buffer.is_empty() {
+        if read_some(stream, buffer).is_err() {
+            return Read::Close;
         }
-        match (buffer.is_empty(), deadline) {
-            (true, _) => {
-                if !begins(stream, server).await {
-                    return Read::Close;
-                }
+        if buffer.is_empty() {
+            return Read::Nothing;
+        }
+    }
+    let deadline = Instant::now() + server.patience.head;
+    loop {
+        match head::parse(buffer) {
+            Ok(Parsed::Poll(head)) => {
+                let (read, length) = (parse(&head, stream, server), head.length);
+                buffer.drain(..length);
+                return read;
             }
-            (false, None) => deadline = Some(Instant::now() + server.patience.head),
-            (false, Some(at)) => match timeout_at(at, stream.readable()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Read::Close,
-                Err(_) => return refusal(&head::timeout(server.patience.head)),
-            },
+            Ok(Parsed::Other) => return Read::Other,
+            Ok(Parsed::Partial) => {}
+            Err(error) => return refusal(&error),
+        }
+        if !readable_until(deadline, stream).await {
+            return refusal(&head::timeout(server.patience.head));
         }
         if read_some(stream, buffer).is_err() {
             return Read::Close;
@@ -177,10 +207,32 @@ fn refusal(error: &RequestError) -> Read {
 /// Waits for a request's first byte; `false` when none is to be expected any more.
 async fn begins(stream: &Stream, server: &Server) -> bool {
     let mut stopped = server.stop.subscribe();
-    tokio::select! {
-        readable = timeout(server.patience.idle, stream.readable()) => matches!(readable, Ok(Ok(()))),
-        _ = stopped.wait_for(|stopped| *stopped) => false,
+    if *stopped.borrow_and_update() {
+        return false;
     }
+    let mut stopped = pin!(stopped.changed());
+    let mut timer = pin!(sleep(server.patience.idle));
+    // The state of every idle connection: `select!`, `timeout` and `readable` would take twice the memory.
+    poll_fn(|context| {
+        if stream.poll_readable(context).is_ready() {
+            return Poll::Ready(true);
+        }
+        let over = stopped.as_mut().poll(context).is_ready() || timer.as_mut().poll(context).is_ready();
+        if over { Poll::Ready(false) } else { Poll::Pending }
+    })
+    .await
+}
+
+/// Waits until there is something to read, or the client has left; `false` when neither came in time.
+async fn readable_until(at: Instant, stream: &Stream) -> bool {
+    let mut timer = pin!(sleep_until(at));
+    poll_fn(|context| {
+        if stream.poll_readable(context).is_ready() {
+            return Poll::Ready(true);
+        }
+        timer.as_mut().poll(context).map(|()| false)
+    })
+    .await
 }
 
 /// Appends what has arrived. An error also when the client has closed.

@@ -153,6 +153,10 @@ impl Waiters {
             self.places[place as usize] = Some(waiter);
             return place;
         }
+        if self.places.is_empty() {
+            // A vector makes room for four at first; most channels of a site have one waiter or thousands.
+            self.places.reserve_exact(1);
+        }
         self.places.push(Some(waiter));
         u32::try_from(self.places.len() - 1).expect("the number of open files ends long before")
     }

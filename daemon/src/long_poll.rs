@@ -28,33 +28,6 @@ pub(crate) struct Connection {
     pub(crate) http10: bool,
 }
 
-/// How a poll ended.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    /// With these bytes, head and body.
-    Bytes(Bytes),
-    /// The client left.
-    Gone,
-}
-
-/// Serves a poll of a connection of our own HTTP/1 front. `closed` is ready when the client has left.
-///
-/// Thousands of these wait at a time, so what lives across an `.await` here is kept small.
-pub(crate) async fn serve(
-    server: &Server,
-    request: &PollRequest,
-    connection: Connection,
-    closed: impl FnMut(&mut Context<'_>) -> Ready<()>,
-) -> Outcome {
-    match answer(server, request, Some(connection), closed).await {
-        None => Outcome::Gone,
-        Some(Answered::Shared(bytes)) => Outcome::Bytes(bytes),
-        Some(Answered::Own(answer, shared)) => {
-            Outcome::Bytes(write(server, request, connection, &answer, shared))
-        }
-    }
-}
-
 /// Serves a poll for hyper, which notices itself that a client left, and then drops this.
 pub(crate) async fn reply(server: &Server, request: &PollRequest) -> Reply {
     match answer(server, request, None, |_| Ready::Pending).await {
@@ -63,7 +36,8 @@ pub(crate) async fn reply(server: &Server, request: &PollRequest) -> Reply {
     }
 }
 
-enum Answered {
+/// How a poll was answered.
+pub(crate) enum Answered {
     /// The poll's own answer, and where it stood when nothing was found that another poll had made.
     Own(Answer, Option<Stand>),
     /// Bytes that another poll had made.
@@ -72,52 +46,64 @@ enum Answered {
 
 /// The state of the window in which a held poll was woken, and where in it the poll stood.
 #[derive(Clone, Copy)]
-struct Stand {
+pub(crate) struct Stand {
     generation: u64,
     cursor: u64,
 }
 
-async fn answer(
+/// Serves a poll; `None` when the client left. `closed` is ready when it has. Without a `connection`, no answer is
+/// shared.
+///
+/// Thousands of these wait at a time, so what lives across an `.await` here is kept small.
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
+pub(crate) fn answer(
     server: &Server,
     request: &PollRequest,
     connection: Option<Connection>,
     mut closed: impl FnMut(&mut Context<'_>) -> Ready<()>,
-) -> Option<Answered> {
-    let mut poll = Poll::new(request, server.limits.hold_max, Instant::now());
-    let mut hold = None;
-    loop {
-        let mut stand = None;
-        if let (Some(connection), Some(_), Cursor::After(cursor)) = (connection, &hold, poll.cursor()) {
-            let generation = lock(&server.window).generation();
-            stand = Some(Stand { generation, cursor });
-            let key = key(server, request, connection, cursor);
-            if let Some(bytes) = server.replies.find(generation, &server::http_date(), &key) {
-                return Some(Answered::Shared(bytes));
-            }
-        }
-        let read = read(server, request, poll.cursor(), hold.is_some()).await;
-        let input = read.as_ref().map_or_else(|error| Input::Failed(*error), |page| Input::Read(page));
-        let until = match handle(&mut poll, input, request) {
-            Step::ReadLog => continue,
-            Step::Reply(answer) => return Some(Answered::Own(answer, stand)),
-            Step::Hold(until) => until,
-        };
-        // Not kept for the length of a hold.
-        drop(read);
-        let input = match &hold {
-            _ if server.draining() => Input::Draining,
-            None => match Hold::begin(server, request) {
-                // What came before the subscription is read now.
-                Some(begun) => {
-                    hold = Some(begun);
-                    continue;
+) -> impl Future<Output = Option<Answered>> {
+    async move {
+        let mut poll = Poll::new(request, server.limits.hold_max, Instant::now());
+        let mut hold = None;
+        loop {
+            let mut stand = None;
+            if let (Some(connection), Some(_), Cursor::After(cursor)) = (connection, &hold, poll.cursor()) {
+                let generation = lock(&server.window).generation();
+                stand = Some(Stand { generation, cursor });
+                let key = key(server, request, connection, cursor);
+                if let Some(bytes) = server.replies.find(generation, &server::http_date(), &key) {
+                    return Some(Answered::Shared(bytes));
                 }
-                None => Input::PlaceTaken,
-            },
-            Some(Hold { subscription, .. }) => wait(subscription.waiter(), until, &mut closed).await?,
-        };
-        if let Step::Reply(answer) = handle(&mut poll, input, request) {
-            return Some(Answered::Own(answer, None));
+            }
+            let read = match look(server, request, poll.cursor(), hold.is_some()) {
+                Some(page) => Ok(page),
+                // Boxed, so that a poll that is merely held has no room for it.
+                None => Box::pin(server.catch_up.read(&request.channels, poll.cursor())).await,
+            };
+            let input = read.as_ref().map_or_else(|error| Input::Failed(*error), |page| Input::Read(page));
+            let until = match handle(&mut poll, input, request) {
+                Step::ReadLog => continue,
+                Step::Reply(answer) => return Some(Answered::Own(answer, stand)),
+                Step::Hold(until) => until,
+            };
+            // Not kept for the length of a hold.
+            drop(read);
+            let input = match &hold {
+                _ if server.draining() => Input::Draining,
+                None => match Hold::begin(server, request) {
+                    // What came before the subscription is read now.
+                    Some(begun) => {
+                        // Boxed: with it, the task's memory would be of the next size.
+                        hold = Some(Box::new(begun));
+                        continue;
+                    }
+                    None => Input::PlaceTaken,
+                },
+                Some(hold) => wait(hold.subscription.waiter(), until, &mut closed).await?,
+            };
+            if let Step::Reply(answer) = handle(&mut poll, input, request) {
+                return Some(Answered::Own(answer, None));
+            }
         }
     }
 }
@@ -167,19 +153,12 @@ fn wait<'a>(
     })
 }
 
-/// What there is after `cursor`: from memory, or, where that does not reach, from the database.
-async fn read(
-    server: &Server,
-    request: &PollRequest,
-    cursor: Cursor,
-    held: bool,
-) -> Result<Arc<Page>, ServeError> {
-    // The lock must be gone before anything is waited for.
-    let look = lock(&server.window).look(&request.channels, cursor, held);
-    match look {
-        Look::Found(page) => Ok(Arc::new(page)),
-        // Boxed, so that a poll that is merely held has no room for it.
-        Look::Miss => Box::pin(server.catch_up.read(&request.channels, cursor)).await,
+/// What there is after `cursor`, from memory; `None` when that does not reach, and the database is to be asked.
+fn look(server: &Server, request: &PollRequest, cursor: Cursor, held: bool) -> Option<Arc<Page>> {
+    // A function of its own: the lock must be gone before anything is waited for.
+    match lock(&server.window).look(&request.channels, cursor, held) {
+        Look::Found(page) => Some(Arc::new(page)),
+        Look::Miss => None,
     }
 }
 
@@ -191,6 +170,19 @@ fn make_reply(server: &Server, request: &PollRequest, answer: &Answer) -> Reply 
 fn key(server: &Server, request: &PollRequest, connection: Connection, cursor: u64) -> Key {
     let Connection { keep_alive, http10 } = while_serving(server, connection);
     Key { channels: request.channels.clone(), cursor, form: request.form(), keep_alive, http10 }
+}
+
+/// The bytes of an answer of [`answer`], head and body.
+pub(crate) fn to_bytes(
+    server: &Server,
+    request: &PollRequest,
+    connection: Connection,
+    answered: Answered,
+) -> Bytes {
+    match answered {
+        Answered::Shared(bytes) => bytes,
+        Answered::Own(answer, stood) => write(server, request, connection, &answer, stood),
+    }
 }
 
 /// Writes a poll's own answer, and keeps it for others that stand where it `stood`.

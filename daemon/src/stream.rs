@@ -49,6 +49,11 @@ impl Stream {
         either!(self, stream => stream.try_write(bytes))
     }
 
+    /// Ready when there is something to read, or the client has left.
+    pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => stream.poll_read_ready(context))
+    }
+
     /// Ready when the client has left. What it sends meanwhile is kept in `pipelined`, up to `max` bytes; a client
     /// that sends more than that is not watched any longer, and its poll ends with its hold.
     pub(crate) fn poll_closed(
@@ -58,7 +63,7 @@ impl Stream {
         context: &mut Context<'_>,
     ) -> Poll<()> {
         while pipelined.len() < max {
-            match either!(self, stream => stream.poll_read_ready(context)) {
+            match self.poll_readable(context) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(())) => {}
