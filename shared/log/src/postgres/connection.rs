@@ -86,12 +86,12 @@ impl Connection {
         Ok(Self { runtime: Some(runtime), client, shared, limit: options.statement_timeout + GRACE })
     }
 
-    /// Sets the session's limits, lets the log notice that it was restored, and returns its layout; 0 when there is
-    /// no log. One round trip.
+    /// Sets the session's limits, lets the log notice that it was restored, and returns its layout; 0 when there is no
+    /// log. One round trip. Compiling (`jit`) would take longer than any statement of these.
     pub(super) fn adopt(&mut self, options: &Options) -> Result<u32, Failure> {
         let millis = options.statement_timeout.as_millis().to_string();
         let adopted = self.query(
-            "select everpoll.adopt() from set_config('statement_timeout', $1, false)",
+            "select everpoll.adopt() from set_config('statement_timeout', $1, false) a, set_config('jit', 'off', false) b",
             &[(&millis, Type::TEXT)],
         );
         match adopted {
