@@ -16,7 +16,8 @@ lost. It also takes POST /publish.
 Usage:
   everpoll-fallback --listen ADDRESS [options]     FastCGI, at an address of its own
   everpoll-fallback [options]                      started by a web server: FastCGI if descriptor 0 is a listening
-                                                   socket, otherwise one request as plain CGI
+                                                   socket, otherwise one request as plain CGI. As CGI it takes no
+                                                   options, since web servers let clients add some
 
 Options:
   --listen ADDRESS     unix:/path/of/socket or host:port, such as unix:/run/everpoll/fallback.sock

@@ -18,6 +18,9 @@ use crate::variables::Variables;
 /// Pause of a body after which its sender is given up. Old Internet Explorers repeat a POST without its body.
 const BODY_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Most bytes of a body that are read although it is too large.
+const PASSED_OVER_MAX: u64 = 64 * 1024 * 1024;
+
 /// Answers the request that `variables` and `stdin` are.
 ///
 /// # Errors
@@ -65,8 +68,8 @@ fn body(
     mut stdin: impl Read + AsFd,
 ) -> Result<Vec<u8>, RequestError> {
     let Some(length) = content_length(variables)? else { return Ok(Vec::new()) };
-    // What says that it is too large is not read at all.
-    if length.is_some_and(|length| length > limit as u64) {
+    if let Some(length) = length.filter(|length| *length > limit as u64) {
+        pass_over(stdin, length);
         return Err(RequestError::BodyTooLarge { limit });
     }
     let mut body = Vec::new();
@@ -92,7 +95,21 @@ fn body(
             Err(error) => return Err(RequestError::HeadMalformed { reason: error.to_string() }),
         }
         if body.len() > limit {
+            pass_over(stdin, PASSED_OVER_MAX);
             return Err(RequestError::BodyTooLarge { limit });
+        }
+    }
+}
+
+/// Reads what is not wanted, up to a limit: a program that ends with input left breaks Apache's connection to it, and
+/// with that its reply.
+fn pass_over(mut stdin: impl Read + AsFd, bytes: u64) {
+    let mut left = bytes.min(PASSED_OVER_MAX);
+    let mut buffer = [0; 16 * 1024];
+    while left > 0 && wait_for(&stdin).is_ok() {
+        match stdin.read(&mut buffer) {
+            Ok(0) | Err(_) => return,
+            Ok(read) => left = left.saturating_sub(read as u64),
         }
     }
 }

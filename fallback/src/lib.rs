@@ -23,6 +23,9 @@ use std::process::ExitCode;
 /// Runs the program with these arguments, without its name, and returns how it ended: 0 after a stop or a reply, 1 when
 /// the address cannot be used, 2 when arguments or settings are wrong.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    // Of a query without `=`, Apache makes arguments for a CGI program (RFC 3875 section 4.4). They are whatever a client
+    // wants, such as another settings file, so as CGI none are looked at.
+    let arguments = arguments.filter(|_| !start::is_cgi());
     match arguments::parse(arguments) {
         Ok(arguments::Asked::Help) => start::print(arguments::HELP),
         Ok(arguments::Asked::Version) => {

@@ -25,6 +25,11 @@ const MEMORY_MIN: usize = 64 * 1024 * 1024;
 /// Bodies of the largest size for which there is memory in any case.
 const LARGEST_BODIES: usize = 4;
 
+/// Whether a web server started the program for one request.
+pub(crate) fn is_cgi() -> bool {
+    ["GATEWAY_INTERFACE", "REQUEST_METHOD"].iter().any(|name| std::env::var_os(name).is_some())
+}
+
 /// Runs as whatever the program was started as.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     let inherited = if arguments.listen.is_some() { Ok(None) } else { Listener::inherited() };
@@ -36,7 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         return fastcgi(arguments, inherited);
     }
     let variables: Environment = std::env::vars_os().collect();
-    if variables.variable("GATEWAY_INTERFACE").is_none() && variables.variable("REQUEST_METHOD").is_none() {
+    if !is_cgi() {
         return refuse(
             &[
                 "nobody asks anything: give --listen to serve FastCGI, such as --listen unix:/run/everpoll/fallback.sock"
