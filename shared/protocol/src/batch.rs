@@ -23,6 +23,8 @@ pub struct Record {
     pub ts: Timestamp,
     /// The `wait_id` that does not get it.
     pub exclude: Option<WaitId>,
+    /// How long the event's data is as it was published, in bytes.
+    pub data_bytes: usize,
     /// `{"id":…,"channel_id":…,"ts":…,"data":{"type":…,"data":…}}` in ASCII.
     pub json: Bytes,
 }
@@ -43,6 +45,7 @@ impl From<&Event> for Record {
             channel: event.channel.clone(),
             ts: event.ts,
             exclude: event.exclude.clone(),
+            data_bytes: event.data.as_str().len(),
             json: out.into(),
         }
     }
@@ -79,9 +82,15 @@ impl Page {
     #[must_use]
     pub fn batch(&self, wait_id: Option<&WaitId>) -> Batch {
         let mut batch = Batch { gap: self.gap, records: Vec::new(), cursor: self.next, more: self.more };
-        let mut bytes = 0;
+        let (mut bytes, mut data_bytes) = (0, 0);
         let mut passed = None;
         for record in &self.records {
+            // A page that the log has cut ends here by itself; one from memory must end in the same place.
+            data_bytes += record.data_bytes;
+            if let (true, Some(passed)) = (data_bytes > BATCH_BYTES, passed) {
+                (batch.cursor, batch.more) = (passed, true);
+                break;
+            }
             let excluded = record.exclude.is_some() && record.exclude.as_ref() == wait_id;
             if !excluded {
                 bytes += record.json.len();
@@ -155,6 +164,20 @@ pub(crate) mod tests {
         assert_eq!((batch.records.len(), batch.cursor, batch.more), (1, 1, true));
         let batch = page(vec![record(1, 600_000, None), record(2, 600_000, None)], 9).batch(None);
         assert_eq!((batch.records.len(), batch.cursor, batch.more), (1, 1, true));
+    }
+
+    #[test]
+    fn batch_ends_where_the_log_cuts_it_by_the_bytes_that_were_published() {
+        let spacious = |id, exclude: Option<&str>| {
+            let mut record = Arc::into_inner(record(id, 1, exclude)).unwrap();
+            record.data_bytes = 600_000;
+            Arc::new(record)
+        };
+        let batch = page(vec![spacious(1, None), spacious(2, None)], 9).batch(None);
+        assert_eq!((batch.records.len(), batch.cursor, batch.more), (1, 1, true));
+        let batch = page(vec![spacious(1, Some("me")), spacious(2, None)], 9);
+        let batch = batch.batch(Some(&WaitId::parse(b"me").unwrap()));
+        assert_eq!((batch.records.len(), batch.cursor, batch.more), (0, 1, true));
     }
 
     #[test]
