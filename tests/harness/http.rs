@@ -89,6 +89,11 @@ impl Request {
         self
     }
 
+    /// The target.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
     /// The bytes that are sent.
     pub fn bytes(&self) -> Vec<u8> {
         let has = |name: &str| self.headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));

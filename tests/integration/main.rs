@@ -32,6 +32,8 @@ mod front;
 mod hold;
 /// The database goes away and comes back.
 mod outage;
+/// The same request to daemon and fallback: the same bytes back.
+mod parity;
 /// What a poll asks for and gets: cursors, channels, batches, forms.
 mod poll;
 /// One log with both programs on it.
