@@ -29,14 +29,31 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a refused client may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How long no connection must have come before a daemon that stops no longer listens, and how long it listens at most.
+/// Those that the kernel has taken for us would be reset, with the requests that they have sent.
+const LAST_CONNECTIONS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// How long a new connection may take to begin its request once the daemon stops.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
 /// Accepts connections until the daemon stops.
 pub(crate) async fn accept(listener: Listener, server: Arc<Server>) {
     let mut stopped = server.stop.subscribe();
     let mut full = false;
+    let mut stops_at = None;
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stopped.wait_for(|stopped| *stopped) => return,
+        let accepted = match stops_at {
+            None => tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stopped.wait_for(|stopped| *stopped) => {
+                    stops_at = Some(Instant::now() + LAST_CONNECTIONS.1);
+                    continue;
+                }
+            },
+            Some(at) => match timeout(LAST_CONNECTIONS.0, listener.accept()).await {
+                Ok(accepted) if Instant::now() < at => accepted,
+                _ => return,
+            },
         };
         match accepted {
             Ok(stream) => {
@@ -50,6 +67,8 @@ pub(crate) async fn accept(listener: Listener, server: Arc<Server>) {
                     continue;
                 }
                 full &= open * 10 > server.patience.connections_max * 9;
+                // Now and not in the task, which may run later: a daemon that stops waits for all of them.
+                server.connections.fetch_add(1, Ordering::SeqCst);
                 tokio::spawn(serve(stream, server.clone()));
             }
             // The client left before it was accepted.
@@ -75,10 +94,11 @@ fn send_away(stream: &Stream, server: &Server) {
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
 fn serve(stream: Stream, server: Arc<Server>) -> impl Future<Output = ()> + Send {
     async move {
-        let _counted = Counted::new(&server.connections);
+        let _counted = Counted::already(&server.connections);
         let mut buffer = Vec::new();
+        let mut patience = FIRST_REQUEST;
         loop {
-            if buffer.is_empty() && !Box::pin(begins(&stream, &server)).await {
+            if buffer.is_empty() && !Box::pin(begins(&stream, patience, &server)).await {
                 return;
             }
             let (request, connection) = match Box::pin(next_poll(&stream, &mut buffer, &server)).await {
@@ -100,6 +120,8 @@ fn serve(stream: Stream, server: Arc<Server>) -> impl Future<Output = ()> + Send
             if write(&stream, &bytes, &server).await.is_err() || !stays_open(&server, connection) {
                 return;
             }
+            // The next ones are sent by clients that know that a kept connection may close.
+            patience = Duration::ZERO;
         }
     }
 }
@@ -204,21 +226,23 @@ fn refusal(error: &RequestError) -> Read {
     Read::Refuse(to_bytes(&reply, Connection { keep_alive: false, http10: false }))
 }
 
-/// Waits for a request's first byte; `false` when none is to be expected any more.
-async fn begins(stream: &Stream, server: &Server) -> bool {
+/// Waits for a request's first byte; `false` when none is to be expected any more. Once the daemon stops, it may take
+/// `patience`.
+async fn begins(stream: &Stream, patience: Duration, server: &Server) -> bool {
     let mut stopped = server.stop.subscribe();
-    if *stopped.borrow_and_update() {
-        return false;
-    }
+    let mut stopping = *stopped.borrow_and_update();
     let mut stopped = pin!(stopped.changed());
-    let mut timer = pin!(sleep(server.patience.idle));
+    let mut timer = pin!(sleep(if stopping { patience } else { server.patience.idle }));
     // The state of every idle connection: `select!`, `timeout` and `readable` would take twice the memory.
     poll_fn(|context| {
         if stream.poll_readable(context).is_ready() {
             return Poll::Ready(true);
         }
-        let over = stopped.as_mut().poll(context).is_ready() || timer.as_mut().poll(context).is_ready();
-        if over { Poll::Ready(false) } else { Poll::Pending }
+        if !stopping && stopped.as_mut().poll(context).is_ready() {
+            stopping = true;
+            timer.as_mut().reset(Instant::now() + patience);
+        }
+        timer.as_mut().poll(context).map(|()| false)
     })
     .await
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use everpoll_settings::Settings;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::backend::Backend;
@@ -66,8 +67,8 @@ async fn serve(settings: &Settings) -> Result<()> {
         _ = terminate.recv() => info!("SIGTERM: draining"),
         _ = interrupt.recv() => info!("SIGINT: draining"),
     }
-    drain(&server, settings.drain_timeout).await;
-    // It ends by itself, and with it the socket's file is removed.
+    // Where the drain ends early, the socket's file is to be removed all the same.
+    drain(&server, &accepting, settings.drain_timeout).await;
     let _ = accepting.await;
     drop(server);
     tokio::task::spawn_blocking(move || backend.stop()).await?;
@@ -76,12 +77,14 @@ async fn serve(settings: &Settings) -> Result<()> {
 }
 
 /// Stops accepting, answers what is held, and waits until all requests are answered.
-async fn drain(server: &Server, longest: Duration) {
+async fn drain(server: &Server, accepting: &JoinHandle<()>, longest: Duration) {
     let held = server.busy.load(Ordering::Relaxed);
     let end = Instant::now() + longest;
     server.stop.send_replace(true);
     server.drain();
-    while server.busy.load(Ordering::SeqCst) > 0 {
+    // Not only those that are busy: of a new connection the request may still be on its way. In this order: whoever was
+    // accepted last is counted.
+    while !accepting.is_finished() || server.connections.load(Ordering::SeqCst) > 0 {
         let now = Instant::now();
         // Half of the time is over, so the database hangs, and whoever waits for it gets an error rather than nothing.
         if now + longest / 2 >= end {
@@ -90,7 +93,8 @@ async fn drain(server: &Server, longest: Duration) {
         if now >= end {
             warn!(
                 unanswered = server.busy.load(Ordering::Relaxed),
-                "clients do not take their replies; stopping"
+                connections = server.connections.load(Ordering::Relaxed),
+                "clients do not take their replies or send half a request; stopping"
             );
             return;
         }

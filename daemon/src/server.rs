@@ -149,6 +149,11 @@ pub(crate) struct Counted<'a>(&'a AtomicUsize);
 impl<'a> Counted<'a> {
     pub(crate) fn new(counter: &'a AtomicUsize) -> Self {
         counter.fetch_add(1, Ordering::SeqCst);
+        Self::already(counter)
+    }
+
+    /// Takes over what was counted by somebody else.
+    pub(crate) fn already(counter: &'a AtomicUsize) -> Self {
         Self(counter)
     }
 }

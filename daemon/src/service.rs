@@ -40,6 +40,8 @@ pub(crate) async fn serve(stream: Stream, before: Vec<u8>, server: &Arc<Server>)
     let mut connection = std::pin::pin!(connection);
     let mut stopped = server.stop.subscribe();
     let finished = tokio::select! {
+        // In this order: hyper closes a connection of which it has read nothing yet.
+        biased;
         finished = connection.as_mut() => Some(finished),
         _ = stopped.wait_for(|stopped| *stopped) => None,
     };

@@ -115,3 +115,25 @@ fn publish_in_hand_is_committed_and_answered() {
     daemon.start_again();
     assert_eq!(daemon.get("/e/cheese?last_event_id=0").events().len(), 1);
 }
+
+#[test]
+fn connection_that_was_there_before_the_stop_is_served() {
+    let log = Sqlite::new();
+    let mut daemon = Daemon::on(log.url()).start();
+    // One whose request is half there, and one that has sent nothing yet.
+    let request = http::get("/e/cheese?hold=20").bytes();
+    let (first, rest) = request.split_at(10);
+    let mut half = Connection::open(daemon.address()).expect("it listens");
+    half.send(first).expect("it reads");
+    let mut silent = Connection::open(daemon.address()).expect("it listens");
+    let mut idle = http::get("/e/cheese").begin(daemon.address());
+    daemon.process().terminate();
+    wait::until("it stops", wait::PATIENCE, || !idle.is_waiting());
+    silent.send(&request).expect("it still reads");
+    half.send(rest).expect("it still reads");
+    for connection in [&mut silent, &mut half] {
+        let reply = connection.read_reply(false).expect("a reply");
+        assert_eq!((reply.status, reply.header("connection")), (200, Some("close")), "{reply:?}");
+    }
+    assert_eq!(daemon.process().wait(wait::PATIENCE).code(), Some(0));
+}
