@@ -28,6 +28,8 @@ mod drain;
 mod failover;
 /// HTTP itself: methods, sizes, versions, kept connections, slow clients.
 mod front;
+/// Garbage, half and slow requests.
+mod garbage;
 /// Of one browser one request is held.
 mod hold;
 /// The database goes away and comes back.
