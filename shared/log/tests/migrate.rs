@@ -22,6 +22,19 @@ fn four_programs_may_migrate_at_once() {
 }
 
 #[test]
+fn programs_that_make_the_same_file_at_once_take_it_for_their_own() {
+    // Each round is a new chance for one to look while another is just done.
+    for _ in 0..100 {
+        let file = Sqlite::new();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| Log::new(&file.url(), Options::default()).unwrap().bounds().unwrap());
+            }
+        });
+    }
+}
+
+#[test]
 fn database_without_a_log_is_told_to_migrate_and_works_then() {
     let database = Database::shared();
     let mut log = Log::new(&database.url(), Options::default()).unwrap();

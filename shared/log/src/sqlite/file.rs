@@ -84,8 +84,11 @@ pub(super) fn open_rift(connection: &Connection, newest: u64, seen: u64) -> rusq
 
 /// A file of another program is left alone.
 fn check_owner(connection: &Connection, path: &Path) -> Result<(), Failure> {
-    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    let tables: i64 = connection.query_row("select count(*) from sqlite_schema", [], |row| row.get(0))?;
+    // In one snapshot: between two, one of ours may finish making the file, which then has tables and no owner.
+    let snapshot = connection.unchecked_transaction()?;
+    let application: i32 = snapshot.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let tables: i64 = snapshot.query_row("select count(*) from sqlite_schema", [], |row| row.get(0))?;
+    drop(snapshot);
     if application == APPLICATION || (application == 0 && tables == 0) {
         return Ok(());
     }
