@@ -47,7 +47,12 @@ impl Scene {
         let filler = "INSERT INTO everpoll.events (channel, type, data) \
              SELECT 'filler', 't', to_json(repeat('x', 1000)) FROM generate_series(1, 100)";
         database.psql(filler);
-        let settings = [("EVERPOLL_WINDOW_BYTES", "64KiB"), ("EVERPOLL_HOLD_MAX", HOLD_MAX)];
+        let settings = [
+            ("EVERPOLL_WINDOW_BYTES", "64KiB"),
+            ("EVERPOLL_HOLD_MAX", HOLD_MAX),
+            // Shorter than the database's time limit, 10 s.
+            ("EVERPOLL_DRAIN_TIMEOUT", "4"),
+        ];
         let site = Site::with(Store::Postgres(database), &settings);
         let newest = site.cursor("cheese");
         Self { site, postgres, old: 1, newest }
