@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result};
 use everpoll_log::{Log, Options, Wakeups};
 use everpoll_settings::Settings;
+use tokio::sync::watch;
 use tracing::error;
 
 use crate::catch_up::CatchUp;
@@ -49,7 +50,8 @@ impl Backend {
         let window = Arc::new(Mutex::new(Window::new(window_bytes, 0)));
         let (hub, catch_up, health, bell) =
             (Arc::default(), Arc::<CatchUp>::default(), Arc::new(Health::new()), Arc::<Bell>::default());
-        let (publishing, committer) = publishing(log("publish")?, bell.clone());
+        let newest = watch::Sender::new(0);
+        let (publishing, committer) = publishing(log("publish")?, bell.clone(), newest.subscribe());
         let stopped = Arc::<AtomicBool>::default();
         let tailer = Tailer {
             log: log("tail")?,
@@ -58,6 +60,7 @@ impl Backend {
             health: health.clone(),
             bell: bell.clone(),
             window_bytes,
+            newest,
         };
         spawn("tail", move || tailer.run())?;
         let wakeups = Wakeups::new(url, options("wake-up"))?;

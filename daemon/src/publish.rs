@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use everpoll_log::{Log, LogError};
 use everpoll_protocol::{Failure, MAX_PUBLISH_EVENTS, NewEvent, PublishRequest, ServeError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 use tracing::warn;
 
 use crate::tailer::Bell;
@@ -19,6 +20,9 @@ const QUEUE_MAX: usize = 1024;
 
 /// How long a request waits for its place in the queue.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long an answer waits until the daemon's own polls have the events. They are committed in any case.
+const SEEN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A transaction ends at this many bytes of data.
 const TRANSACTION_BYTES: usize = 8 * 1024 * 1024;
@@ -35,7 +39,11 @@ enum Message {
 
 /// Takes publishing requests to the thread that commits them.
 #[derive(Clone, Debug)]
-pub(crate) struct Publishing(mpsc::Sender<Message>);
+pub(crate) struct Publishing {
+    queue: mpsc::Sender<Message>,
+    /// Up to which id the tailer has read.
+    newest: watch::Receiver<u64>,
+}
 
 /// The thread's end.
 pub(crate) struct Committer {
@@ -45,19 +53,30 @@ pub(crate) struct Committer {
     bell: Arc<Bell>,
 }
 
-/// A queue and the end of it that commits with `log`, then rings `bell`.
-pub(crate) fn publishing(log: Log, bell: Arc<Bell>) -> (Publishing, Committer) {
-    let (sender, messages) = mpsc::channel(QUEUE_MAX);
-    (Publishing(sender), Committer { messages, stopped: false, log, bell })
+/// A queue and the end of it that commits with `log`, then rings `bell`. `newest` is up to where the tailer has read.
+pub(crate) fn publishing(log: Log, bell: Arc<Bell>, newest: watch::Receiver<u64>) -> (Publishing, Committer) {
+    let (queue, messages) = mpsc::channel(QUEUE_MAX);
+    (Publishing { queue, newest }, Committer { messages, stopped: false, log, bell })
 }
 
 impl Publishing {
     /// Publishes; returns once the transaction is committed, or was not. Not cancel safe: the events may be published
     /// although nobody waits for the answer any more.
+    ///
+    /// Whoever is told that an event is published finds it with the next poll: the answer waits until the tailer has it.
     pub(crate) async fn publish(&self, request: PublishRequest) -> Result<Vec<u64>, Failure> {
+        let ids = self.commit(request).await?;
+        let newest = ids.iter().max().copied().unwrap_or(0);
+        let mut seen = self.newest.clone();
+        // The tailer may have lost the database meanwhile; what is committed is answered all the same.
+        let _ = timeout(SEEN_PATIENCE, seen.wait_for(|seen| *seen >= newest)).await;
+        Ok(ids)
+    }
+
+    async fn commit(&self, request: PublishRequest) -> Result<Vec<u64>, Failure> {
         let (reply, answer) = oneshot::channel();
         // A full queue is waited for, but not for ever.
-        match self.0.send_timeout(Message::Publish(Job { request, reply }), QUEUE_PATIENCE).await {
+        match self.queue.send_timeout(Message::Publish(Job { request, reply }), QUEUE_PATIENCE).await {
             Ok(()) => answer.await.unwrap_or(Err(Failure::Serve(ServeError::OutcomeUnknown))),
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Failure::Serve(ServeError::Overloaded)),
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Failure::Serve(ServeError::Draining)),
@@ -68,7 +87,7 @@ impl Publishing {
     /// the queue, so its end cannot be waited for.
     pub(crate) fn stop(&self) {
         // A full queue ends with the process.
-        let _ = self.0.try_send(Message::Stop);
+        let _ = self.queue.try_send(Message::Stop);
     }
 }
 

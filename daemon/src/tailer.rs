@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use everpoll_log::{Limit, Log, LogError};
 use everpoll_protocol::{Bounds, Record};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::health::Health;
@@ -77,6 +78,8 @@ pub(crate) struct Tailer {
     pub(crate) bell: Arc<Bell>,
     /// The size of the window, in bytes.
     pub(crate) window_bytes: usize,
+    /// Where it says up to which id it has read.
+    pub(crate) newest: watch::Sender<u64>,
 }
 
 impl Tailer {
@@ -118,9 +121,14 @@ impl Tailer {
         lock(&self.window).reset(floor);
         self.follow()?;
         lock(&self.window).filled();
+        self.tell();
         let (events, bytes) = lock(&self.window).size();
         info!(events, bytes, newest = lock(&self.window).newest(), "the window is filled");
         Ok(())
+    }
+
+    fn tell(&self) {
+        self.newest.send_replace(lock(&self.window).newest());
     }
 
     /// Reads until there is nothing new.
@@ -140,6 +148,7 @@ impl Tailer {
             channels.sort_unstable();
             channels.dedup();
             lock(&self.window).append(records, read.next);
+            self.tell();
             self.hub.wake(&channels);
             if !read.more {
                 return Ok(());
@@ -166,6 +175,7 @@ impl Tailer {
             window.reset(bounds.newest);
             window.bound(&bounds);
         }
+        self.tell();
         self.hub.wake_all(Wake::News);
         Ok(true)
     }

@@ -258,23 +258,6 @@ impl Daemon {
     }
 }
 
-impl Daemon {
-    /// Like [`publish`](Self::publish), and waits until the daemon's polls see the events: its own look at the log
-    /// comes a moment after the answer.
-    ///
-    /// # Panics
-    /// When the answer is not 201, or they are not seen.
-    #[track_caller]
-    pub fn publish_and_see(&self, json: &str) -> Vec<u64> {
-        let ids = self.publish(json);
-        let last = ids.iter().max().copied().unwrap_or_default();
-        wait::until("the daemon sees what was published", wait::PATIENCE, || {
-            self.get("/e/x?flavor=short-poll").cursor() >= last
-        });
-        ids
-    }
-}
-
 impl Program {
     #[track_caller]
     fn start(

@@ -13,7 +13,7 @@ fn held_polls_are_answered_and_told_to_come_back_spread_over_seconds() {
     let log = Sqlite::new();
     // Longer than the test may take: whoever waits for it is found out.
     let mut daemon = Daemon::on(log.url()).setting("EVERPOLL_DRAIN_TIMEOUT", 120).start();
-    let newest = daemon.publish_and_see(r#"{"channel":"other","type":"made","data":1}"#)[0];
+    let newest = daemon.publish(r#"{"channel":"other","type":"made","data":1}"#)[0];
     let mut held: Vec<_> = (0..200)
         .map(|n| {
             let envelope = n % 2;
@@ -69,7 +69,7 @@ fn restart_is_not_seen_by_clients_that_do_as_they_are_told() {
         assert_eq!(daemon.stop().code(), Some(0));
         daemon.start_again();
         for _ in 0..5 {
-            last = daemon.publish_and_see(r#"{"channel":"cheese","type":"made","data":1}"#)[0];
+            last = daemon.publish(r#"{"channel":"cheese","type":"made","data":1}"#)[0];
         }
         crowd.wait_until_reached(last, wait::PATIENCE);
         crowd.wait_until_held(Duration::from_millis(200), wait::PATIENCE);

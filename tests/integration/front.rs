@@ -16,7 +16,7 @@ fn daemon() -> (Sqlite, Daemon) {
 }
 
 fn publish(daemon: &Daemon) -> u64 {
-    daemon.publish_and_see(r#"{"channel":"cheese","type":"made","data":1}"#)[0]
+    daemon.publish(r#"{"channel":"cheese","type":"made","data":1}"#)[0]
 }
 
 /// An error of a request, as every client gets it.
@@ -402,7 +402,7 @@ fn slow_reader_blocks_nobody_and_is_given_up() {
     let mut daemon = Daemon::on(log.url()).setting("EVERPOLL_WRITE_TIMEOUT", 2).start();
     let data = "x".repeat(1_000_000);
     for _ in 0..4 {
-        daemon.publish_and_see(&format!(r#"{{"channel":"cheese","type":"made","data":"{data}"}}"#));
+        daemon.publish(&format!(r#"{{"channel":"cheese","type":"made","data":"{data}"}}"#));
     }
     // Each asks for 32 MB that it never reads.
     let pipelined =

@@ -58,7 +58,7 @@ fn poll(wait_id: &str, query: &str) -> Request {
 }
 
 fn publish(daemon: &Daemon, channel: &str) -> u64 {
-    daemon.publish_and_see(&format!(r#"{{"channel":"{channel}","type":"made","data":1}}"#))[0]
+    daemon.publish(&format!(r#"{{"channel":"{channel}","type":"made","data":1}}"#))[0]
 }
 
 #[track_caller]

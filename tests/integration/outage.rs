@@ -287,7 +287,7 @@ fn daemon_that_starts_while_the_database_is_down_becomes_ready_later() {
 
     postgres.start_again();
     daemon.wait_until_ready();
-    let id = daemon.publish_and_see(EVENT)[0];
+    let id = daemon.publish(EVENT)[0];
     wait::until("the poll is answered", wait::PATIENCE, || !now.is_waiting());
     let reply = now.reply();
     match reply.status {

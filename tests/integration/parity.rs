@@ -113,7 +113,7 @@ const EXCEPTIONS: &[Exception] = &[
 /// A log with something of everything in it.
 fn fill(store: &Store, daemon: &Daemon) -> Vec<u64> {
     let mut ids = Vec::new();
-    let mut publish = |events: serde_json::Value| ids.extend(daemon.publish_and_see(&events.to_string()));
+    let mut publish = |events: serde_json::Value| ids.extend(daemon.publish(&events.to_string()));
     publish(
         json!([{"channel": "trimmed", "type": "t", "data": 0}, {"channel": "trimmed", "type": "t", "data": 0}]),
     );
@@ -142,12 +142,10 @@ fn fill(store: &Store, daemon: &Daemon) -> Vec<u64> {
     let spaces = format!(r#"{{"channel":"spaces","type":"t","data":[1,{}2]}}"#, " ".repeat(600_000));
     let escapes = format!(r#"{{"channel":"escapes","type":"t","data":"{}"}}"#, "\u{e4}".repeat(100_000));
     for _ in 0..3 {
-        ids.extend(daemon.publish_and_see(&spaces));
-        ids.extend(daemon.publish_and_see(&escapes));
+        ids.extend(daemon.publish(&spaces));
+        ids.extend(daemon.publish(&escapes));
     }
-    ids.extend(
-        daemon.publish_and_see(r#"{"channel":"cheese","type":"last","data":[ 1 , { "a b" : " " } ]}"#),
-    );
+    ids.extend(daemon.publish(r#"{"channel":"cheese","type":"last","data":[ 1 , { "a b" : " " } ]}"#));
     ids
 }
 

@@ -41,7 +41,7 @@ fn fill_window(daemon: &Daemon) -> u64 {
 }
 
 fn publish_all(daemon: &Daemon, events: &[Value]) -> Vec<u64> {
-    daemon.publish_and_see(&Value::from(events).to_string())
+    daemon.publish(&Value::from(events).to_string())
 }
 
 fn publish(daemon: &Daemon, channel: &str, data: impl Into<Value>) -> u64 {

@@ -174,3 +174,18 @@ fn content_type_must_be_json() {
     }
     site::collect(site.door(0), "cheese", cursor, 2);
 }
+
+#[test]
+fn answered_publish_is_found_by_the_next_poll() {
+    for store in Store::both() {
+        let site = Site::on(store);
+        for (name, address) in site.doors() {
+            for round in 0..50 {
+                let body = Draft::new("cheese", "1").to_body();
+                let id = http::post_json("/publish", body).send(address).json()["ids"][0].as_u64().unwrap();
+                let target = format!("/e/cheese?flavor=short-poll&last_event_id={}", id - 1);
+                assert_eq!(http::get(&target).send(address).events().len(), 1, "{name}, round {round}");
+            }
+        }
+    }
+}
