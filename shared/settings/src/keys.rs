@@ -145,7 +145,7 @@ pub const KEYS: &[Key] = &[
         form: "connections, 1 to 1000000",
         meaning: "Most connections of a program at once; further ones are sent away with 503 and come back later.",
         advice: "Lowered to what the limit of open files (ulimit -n) allows. Too low: clients are sent away. Too high: \
-                 memory, about 1.5 KB for a held poll.",
+                 memory, about 2 KB for a held poll.",
         secret: false,
     },
     Key {
