@@ -96,9 +96,10 @@ fn serve(stream: Stream, server: Arc<Server>) -> impl Future<Output = ()> + Send
     async move {
         let _counted = Counted::already(&server.connections);
         let mut buffer = Vec::new();
-        let mut patience = FIRST_REQUEST;
+        // Not the time itself: with its 16 bytes, the task's memory would be of the next size.
+        let mut first = true;
         loop {
-            if buffer.is_empty() && !Box::pin(begins(&stream, patience, &server)).await {
+            if buffer.is_empty() && !Box::pin(begins(&stream, first, &server)).await {
                 return;
             }
             let (request, connection) = match Box::pin(next_poll(&stream, &mut buffer, &server)).await {
@@ -120,8 +121,7 @@ fn serve(stream: Stream, server: Arc<Server>) -> impl Future<Output = ()> + Send
             if write(&stream, &bytes, &server).await.is_err() || !stays_open(&server, connection) {
                 return;
             }
-            // The next ones are sent by clients that know that a kept connection may close.
-            patience = Duration::ZERO;
+            first = false;
         }
     }
 }
@@ -226,9 +226,10 @@ fn refusal(error: &RequestError) -> Read {
     Read::Refuse(to_bytes(&reply, Connection { keep_alive: false, http10: false }))
 }
 
-/// Waits for a request's first byte; `false` when none is to be expected any more. Once the daemon stops, it may take
-/// `patience`.
-async fn begins(stream: &Stream, patience: Duration, server: &Server) -> bool {
+/// Waits for a request's first byte; `false` when none is to be expected any more. Once the daemon stops, the `first` one of
+/// a connection is waited for a moment; the next ones are sent by clients that know that a kept connection may close.
+async fn begins(stream: &Stream, first: bool, server: &Server) -> bool {
+    let patience = if first { FIRST_REQUEST } else { Duration::ZERO };
     let mut stopped = server.stop.subscribe();
     let mut stopping = *stopped.borrow_and_update();
     let mut stopped = pin!(stopped.changed());
