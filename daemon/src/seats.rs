@@ -53,8 +53,9 @@ impl Seats {
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
         let mut seats = lock(self.seats);
-        seats.places.free(&self.place);
-        // Copies of one request end together: the first that ends has the reply for all.
-        seats.replaceable.remove(&self.place.number());
+        // Of several copies the last one ends it: until then the others can be replaced.
+        if seats.places.free(&self.place) {
+            seats.replaceable.remove(&self.place.number());
+        }
     }
 }

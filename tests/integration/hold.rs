@@ -239,6 +239,17 @@ fn copies_of_one_request_are_held_together() {
 }
 
 #[test]
+fn copy_that_outlives_another_can_still_be_replaced() {
+    let (_log, daemon) = daemon();
+    let address = daemon.address();
+    let held = hold(address, "w", &poll("w", "tab=a&n=1"));
+    assert_eq!(poll("w", "tab=a&n=1&hold=0.05").send(address).reconnect_in(), 0);
+    let _later = poll("w", "tab=a&n=2").begin(address);
+    // Far sooner than its hold of 25 s ends.
+    assert_sent_away(&held.reply_within(Duration::from_secs(10)));
+}
+
+#[test]
 fn hold_that_ends_without_news_frees_the_place() {
     let (_log, daemon) = daemon();
     let newest = publish(&daemon, "other");

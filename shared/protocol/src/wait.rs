@@ -127,19 +127,23 @@ impl Places {
         }
     }
 
-    /// Gives a place back. One that was replaced frees nothing.
-    pub fn free(&mut self, place: &Place) {
-        let Some(holder) = self.held.get_mut(&place.wait_id) else { return };
-        if holder.number == place.number {
-            holder.copies -= 1;
-            if holder.copies == 0 {
-                self.held.remove(&place.wait_id);
-                // A flood must not leave its table behind.
-                if self.held.len() * 4 < self.held.capacity() && self.held.capacity() > 1024 {
-                    self.held.shrink_to(self.held.len() * 2);
-                }
-            }
+    /// Gives a place back, and says whether it is free now: one that was replaced frees nothing, and one of several
+    /// copies leaves the place to the others.
+    pub fn free(&mut self, place: &Place) -> bool {
+        let Some(holder) = self.held.get_mut(&place.wait_id) else { return false };
+        if holder.number != place.number {
+            return false;
         }
+        holder.copies -= 1;
+        if holder.copies > 0 {
+            return false;
+        }
+        self.held.remove(&place.wait_id);
+        // A flood must not leave its table behind.
+        if self.held.len() * 4 < self.held.capacity() && self.held.capacity() > 1024 {
+            self.held.shrink_to(self.held.len() * 2);
+        }
+        true
     }
 
     /// How many browsers hold a request.
@@ -204,9 +208,9 @@ mod tests {
         let mut places = Places::default();
         let copies: Vec<_> = (0..4).map(|_| granted(places.claim(&id(), Some(&tab("a", 1))))).collect();
         assert_eq!(places.claim(&id(), Some(&tab("a", 1))), Claim::Taken);
-        for copy in &copies {
+        for (ended, copy) in copies.iter().enumerate() {
             assert_eq!(places.len(), 1);
-            places.free(copy);
+            assert_eq!(places.free(copy), ended == 3);
         }
         assert!(places.is_empty());
     }
