@@ -91,10 +91,7 @@ impl Server {
 
     /// Turns a delay into seconds.
     pub(crate) fn reconnect_in(&self, reconnect: Reconnect) -> u32 {
-        match reconnect {
-            Reconnect::Drain => self.steering.drain(self.random()),
-            _ => self.steering.short_poll(self.load(), self.random()),
-        }
+        self.steering.reconnect_in(reconnect, self.load(), || self.random())
     }
 
     /// The used share of the connections, in thousandths.

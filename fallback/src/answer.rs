@@ -129,10 +129,7 @@ impl Answers {
     }
 
     fn reconnect_in(&self, reconnect: Reconnect, load: u32) -> u32 {
-        match reconnect {
-            Reconnect::Drain => self.steering.drain(self.random()),
-            _ => self.steering.short_poll(load, self.random()),
-        }
+        self.steering.reconnect_in(reconnect, load, || self.random())
     }
 
     /// Evenly spread, not secret: it only keeps clients apart.

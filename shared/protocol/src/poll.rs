@@ -5,10 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{
-    Batch, Channels, Cursor, Flavor, Form, HOLDER_ELSEWHERE, Page, PollRequest, Reply, ServeError, Timestamp,
-    WaitId,
-};
+use crate::{Batch, Channels, Cursor, Flavor, Form, Page, PollRequest, Reply, ServeError, Timestamp, WaitId};
 
 /// A poll that is being served.
 #[derive(Debug)]
@@ -71,7 +68,7 @@ pub enum Answer {
 pub enum Reconnect {
     /// At once.
     Now,
-    /// After [`HOLDER_ELSEWHERE`] seconds.
+    /// After [`HOLDER_ELSEWHERE`](crate::HOLDER_ELSEWHERE) seconds.
     HolderElsewhere,
     /// As [`Steering::short_poll`](crate::Steering::short_poll) says.
     ShortPoll,
@@ -159,12 +156,7 @@ impl Answer {
     ) -> Reply {
         match self {
             Self::Batch { batch, reconnect, at_once } => {
-                let seconds = match reconnect {
-                    Reconnect::Now => 0,
-                    Reconnect::HolderElsewhere => HOLDER_ELSEWHERE,
-                    other => reconnect_in(*other),
-                };
-                Reply::batch(batch, channels, form, seconds, *at_once, hold, now)
+                Reply::batch(batch, channels, form, reconnect_in(*reconnect), *at_once, hold, now)
             }
             Self::Error(error) => {
                 Reply::serve_error(*error, reconnect_in(Reconnect::ShortPoll), form.head_only)

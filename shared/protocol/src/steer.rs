@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::Reconnect;
+
 /// The delay for a request whose browser has another one held, in seconds.
 pub const HOLDER_ELSEWHERE: u32 = 5;
 
@@ -37,6 +39,17 @@ impl Default for Steering {
 }
 
 impl Steering {
+    /// Seconds until a client comes back. `load` and `random` are those of [`Steering::short_poll`].
+    #[must_use]
+    pub fn reconnect_in(&self, reconnect: Reconnect, load: u32, random: impl FnOnce() -> u32) -> u32 {
+        match reconnect {
+            Reconnect::Now => 0,
+            Reconnect::HolderElsewhere => HOLDER_ELSEWHERE,
+            Reconnect::ShortPoll => self.short_poll(load, random()),
+            Reconnect::Drain => self.drain(random()),
+        }
+    }
+
     /// Seconds until a client comes back that is not held.
     ///
     /// `load` is the used share of the server's capacity in thousandths, 0 to 1000 (higher counts as 1000); `random`
