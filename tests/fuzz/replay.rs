@@ -6,24 +6,9 @@
 use std::fs;
 use std::path::Path;
 
+use everpoll_tests::numbers::Numbers;
+
 mod targets;
-
-/// Numbers that look random and are the same on every machine (the generator of Steele and others, "SplitMix64").
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end.max(1) as u64).expect("it is less than a usize")
-    }
-}
 
 #[test]
 fn corpora_keep_all_promises() {

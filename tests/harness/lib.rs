@@ -24,6 +24,7 @@ pub mod directory;
 pub mod everpoll;
 pub mod http;
 pub mod ledger;
+pub mod numbers;
 pub mod pollers;
 pub mod ports;
 pub mod process;

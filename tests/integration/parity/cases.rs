@@ -1,6 +1,7 @@
 //! The requests: tables of what is valid, odd and hostile in each part, and combinations drawn from a fixed seed.
 
 use everpoll_tests::http::{self, Request};
+use everpoll_tests::numbers::Numbers;
 
 /// One request. Names are unique, so that one can be spoken of.
 pub(super) struct Case {
@@ -443,25 +444,4 @@ fn post(kind: &str, body: &str) -> Request {
 
 fn with_type(request: Request, kind: &str) -> Request {
     if kind.is_empty() { request } else { request.header("Content-Type", kind) }
-}
-
-/// Numbers that look random and are the same on every machine (SplitMix64).
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).expect("it is less than a usize")
-    }
-
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.below(from.len())]
-    }
 }
