@@ -19,6 +19,7 @@
 //! - Values are cleaned up on drop, also when the test panics, and a panic prints the program's log. When the whole
 //!   test process is killed, the [guardian](process) takes down what it left.
 
+pub mod cutter;
 pub mod database;
 pub mod directory;
 pub mod everpoll;
@@ -28,13 +29,20 @@ pub mod numbers;
 pub mod pollers;
 pub mod ports;
 pub mod process;
+pub mod script;
+pub mod sse;
 pub mod stub;
 pub mod wait;
 pub mod web;
+pub mod websocket;
 
+pub use cutter::Cutter;
 pub use database::{Database, Dump, Postgres, Sqlite};
 pub use directory::TestDir;
 pub use everpoll::{Daemon, Fallback};
 pub use http::{Address, Reply};
 pub use process::Process;
+pub use script::Script;
+pub use sse::EventStream;
 pub use web::WebServer;
+pub use websocket::WebSocket;
