@@ -209,14 +209,21 @@ async fn read_request(stream: &Stream, buffer: &mut Vec<u8>, server: &Server) ->
 
 fn parse(head: &PollHead<'_>, stream: &Stream, server: &Server) -> Read {
     let connection = Connection { keep_alive: head.keep_alive, http10: head.http10 };
-    let (headers, peer_is_local) = (&head.fields, stream.peer_is_local());
-    let raw = RawRequest { method: head.method, target: head.target, headers, body: b"", peer_is_local };
+    let raw = RawRequest {
+        method: head.method,
+        target: head.target,
+        headers: &head.fields,
+        body: b"",
+        peer_is_local: stream.peer_is_local(),
+        peer: stream.peer(),
+        may_upgrade: !head.http10,
+    };
     let reply = match Request::parse(&raw, &server.limits) {
         Ok(Request::Poll(request)) => return Read::Poll(Box::new(request), connection),
-        Ok(Request::Options { allow }) => Reply::options(allow),
-        // The front keeps only polls; publishing is hyper's.
-        Ok(Request::Publish(_)) => Reply::serve_error(ServeError::Internal, 0, false),
-        Err(error) => Reply::request_error(&error, head.method == "HEAD"),
+        Ok(Request::Options { allow, form }) => Reply::options(allow, &form),
+        // The front keeps only polls; the others are hyper's.
+        Ok(Request::Publish(_) | Request::Script(_)) => Reply::serve_error(ServeError::Internal, 0, false),
+        Err(error) => Reply::refused(&error, &raw, &server.limits),
     };
     Read::Reply(to_bytes(&reply, connection), connection)
 }

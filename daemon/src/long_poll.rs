@@ -63,7 +63,7 @@ pub(crate) fn answer(
     mut closed: impl FnMut(&mut Context<'_>) -> Ready<()>,
 ) -> impl Future<Output = Option<Answered>> {
     async move {
-        let mut poll = Poll::new(request, server.limits.hold_max, Instant::now());
+        let mut poll = Poll::new(request, server.longest_hold(request), Instant::now());
         let mut hold = None;
         loop {
             let mut stand = None;
@@ -164,7 +164,7 @@ fn look(server: &Server, request: &PollRequest, cursor: Cursor, held: bool) -> O
 
 fn make_reply(server: &Server, request: &PollRequest, answer: &Answer) -> Reply {
     let reconnect_in = |reconnect: Reconnect| server.reconnect_in(reconnect);
-    answer.reply(&request.channels, request.form(), server.hold_seconds(), server::now(), reconnect_in)
+    answer.reply(request, server.hold_seconds(request), server::now(), reconnect_in)
 }
 
 fn key(server: &Server, request: &PollRequest, connection: Connection, cursor: u64) -> Key {

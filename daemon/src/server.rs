@@ -3,9 +3,9 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use everpoll_protocol::{Limits, Reconnect, Steering, Timestamp};
+use everpoll_protocol::{Cut, Limits, Network, Networks, PollRequest, Reconnect, Steering, Timestamp};
 use tokio::sync::watch;
 
 use crate::catch_up::CatchUp;
@@ -31,6 +31,9 @@ pub(crate) struct Patience {
     pub(crate) connections_max: usize,
 }
 
+/// How long after the start cuts are not believed, beside the time that the hold had lived.
+const AFTER_START: Duration = Duration::from_secs(10);
+
 /// What all connections share.
 pub(crate) struct Server {
     pub(crate) limits: Limits,
@@ -50,6 +53,8 @@ pub(crate) struct Server {
     /// Closes idle connections once the daemon stops.
     pub(crate) stop: watch::Sender<bool>,
     steering: Steering,
+    networks: Mutex<Networks>,
+    started: Instant,
     random: RandomState,
     random_state: AtomicUsize,
 }
@@ -79,14 +84,38 @@ impl Server {
             draining: AtomicBool::new(false),
             stop: watch::Sender::new(false),
             steering: Steering::default(),
+            networks: Mutex::default(),
+            started: Instant::now(),
             random: RandomState::new(),
             random_state: AtomicUsize::new(0),
         }
     }
 
-    /// The longest hold, in whole seconds, as an envelope says it.
-    pub(crate) fn hold_seconds(&self) -> u32 {
-        u32::try_from(self.limits.hold_max.as_secs()).unwrap_or(u32::MAX)
+    /// Takes in what the client's last hold met with, and says how long this one may be held.
+    pub(crate) fn longest_hold(&self, request: &PollRequest) -> Duration {
+        if let Some(cut) = request.cut {
+            self.learn_cut(request.network, cut);
+        }
+        self.limits.longest_hold(request, self.learned_hold(request.network))
+    }
+
+    /// How long a poll without padding may be held next time, in whole seconds, as an envelope says it.
+    pub(crate) fn hold_seconds(&self, request: &PollRequest) -> u32 {
+        let longest = self.limits.hold_max;
+        let hold = self.learned_hold(request.network).map_or(longest, |learned| learned.min(longest));
+        u32::try_from(hold.as_secs()).unwrap_or(u32::MAX)
+    }
+
+    fn learned_hold(&self, network: Network) -> Option<Duration> {
+        lock(&self.networks).hold(network, Instant::now())
+    }
+
+    fn learn_cut(&self, network: Network, cut: Cut) {
+        let now = Instant::now();
+        // What was cut just before the start was cut by the end of the daemon before this one.
+        if now.duration_since(self.started) > cut.after.min(self.limits.hold_max) + AFTER_START {
+            lock(&self.networks).report(network, cut, now);
+        }
     }
 
     /// Turns a delay into seconds.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,11 +27,9 @@ const BUFFER: usize = 2 * HEAD_MAX;
 
 /// Serves a connection whose first bytes are in `before`, until it is closed.
 pub(crate) async fn serve(stream: Stream, before: Vec<u8>, server: &Arc<Server>) {
-    let peer_is_local = stream.peer_is_local();
+    let peer = (stream.peer_is_local(), stream.peer());
     let service =
-        service_fn(
-            |request| async move { Ok::<_, Infallible>(respond(request, server, peer_is_local).await) },
-        );
+        service_fn(|request| async move { Ok::<_, Infallible>(respond(request, server, peer).await) });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(server.patience.head)
@@ -52,17 +51,20 @@ pub(crate) async fn serve(stream: Stream, before: Vec<u8>, server: &Arc<Server>)
     }
 }
 
+/// Whether the other end is this machine, and its address.
+type Peer = (bool, Option<IpAddr>);
+
 async fn respond(
     request: hyper::Request<Incoming>,
     server: &Arc<Server>,
-    peer_is_local: bool,
+    peer: Peer,
 ) -> Response<Full<Bytes>> {
     let _busy = Counted::new(&server.busy);
     let head_only = request.method() == hyper::Method::HEAD;
     let reply = match request.uri().path() {
         "/healthz" => Reply::health(200, "alive", "the daemon runs", head_only),
         "/readyz" => server.health.reply(head_only),
-        _ => respond_to_protocol(request, server, peer_is_local).await,
+        _ => respond_to_protocol(request, server, peer).await,
     };
     to_response(&reply, server)
 }
@@ -70,7 +72,7 @@ async fn respond(
 async fn respond_to_protocol(
     request: hyper::Request<Incoming>,
     server: &Arc<Server>,
-    peer_is_local: bool,
+    (peer_is_local, peer): Peer,
 ) -> Reply {
     let (parts, body) = request.into_parts();
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str()).as_bytes();
@@ -79,10 +81,19 @@ async fn respond_to_protocol(
         Ok(body) => body,
         Err(error) => return Reply::request_error(&error, head_only),
     };
+    // A block of its own: what borrows the headers must be gone before anything is waited for.
     let parsed = {
-        let headers = &HyperHeaders(&parts.headers);
-        let raw = RawRequest { method: parts.method.as_str(), target, headers, body: &body, peer_is_local };
-        Request::parse(&raw, &server.limits)
+        let raw = RawRequest {
+            method: parts.method.as_str(),
+            target,
+            headers: &HyperHeaders(&parts.headers),
+            body: &body,
+            peer_is_local,
+            peer,
+            // A WebSocket is opened by GET, and that is the front's.
+            may_upgrade: false,
+        };
+        Request::parse(&raw, &server.limits).map_err(|error| Reply::refused(&error, &raw, &server.limits))
     };
     match parsed {
         Ok(Request::Poll(request)) => long_poll::reply(server, &request).await,
@@ -90,8 +101,9 @@ async fn respond_to_protocol(
             Ok(ids) => Reply::published(&ids),
             Err(failure) => Reply::failure(&failure, || server.reconnect_in(Reconnect::ShortPoll), false),
         },
-        Ok(Request::Options { allow }) => Reply::options(allow),
-        Err(error) => Reply::request_error(&error, head_only),
+        Ok(Request::Options { allow, form }) => Reply::options(allow, &form),
+        Ok(Request::Script(request)) => Reply::script(request),
+        Err(reply) => reply,
     }
 }
 

@@ -1,6 +1,7 @@
 //! A connection from TCP or a unix socket, and one whose first bytes were read already.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -28,8 +29,16 @@ impl Stream {
     /// Whether the other end is this machine.
     pub(crate) fn peer_is_local(&self) -> bool {
         match self {
-            Self::Tcp(stream) => stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback()),
+            Self::Tcp(_) => self.peer().is_some_and(|peer| peer.to_canonical().is_loopback()),
             Self::Unix(_) => true,
+        }
+    }
+
+    /// The address of the other end; a unix socket has none.
+    pub(crate) fn peer(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok().map(|peer| peer.ip()),
+            Self::Unix(_) => None,
         }
     }
 

@@ -60,13 +60,17 @@ impl Answers {
     /// Answers a request. `load` is how busy the program is, in thousandths.
     pub fn answer(&self, log: &mut Log, variables: &dyn Variables, body: &[u8], load: u32) -> Reply {
         let described = Described::new(variables);
-        let reply = match Request::parse(&described.with_body(body), &self.limits) {
-            Ok(Request::Poll(request)) => return self.poll(log, &request, load),
-            Ok(Request::Publish(request)) => self.publish(log, &request),
-            Ok(Request::Options { allow }) => Ok(Reply::options(allow)),
-            Err(error) => Err(Failure::Request(error)),
-        };
-        reply.unwrap_or_else(|failure| self.refuse(&failure, load, described.head_only()))
+        let raw = described.with_body(body);
+        match Request::parse(&raw, &self.limits) {
+            Ok(Request::Poll(request)) => self.poll(log, &request, load),
+            Ok(Request::Publish(request)) => {
+                let reply = self.publish(log, &request);
+                reply.unwrap_or_else(|failure| self.refuse(&failure, load, described.head_only()))
+            }
+            Ok(Request::Options { allow, form }) => Reply::options(allow, &form),
+            Ok(Request::Script(request)) => Reply::script(request),
+            Err(error) => Reply::refused(&error, &raw, &self.limits),
+        }
     }
 
     /// Answers a request that is not served.
@@ -86,9 +90,7 @@ impl Answers {
             let step = poll.handle(input, request.wait_id.as_ref(), Instant::now());
             if let Step::Reply(answer) = step {
                 let hold = u32::try_from(self.limits.hold_max.as_secs()).unwrap_or(u32::MAX);
-                return answer.reply(&request.channels, request.form(), hold, now(), |reconnect| {
-                    self.reconnect_in(reconnect, load)
-                });
+                return answer.reply(request, hold, now(), |reconnect| self.reconnect_in(reconnect, load));
             }
         }
     }

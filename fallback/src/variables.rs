@@ -45,7 +45,7 @@ pub struct Described<'a> {
     variables: &'a dyn Variables,
     method: String,
     target: Vec<u8>,
-    peer_is_local: bool,
+    peer: Option<IpAddr>,
 }
 
 impl<'a> Described<'a> {
@@ -56,7 +56,7 @@ impl<'a> Described<'a> {
             // What is no method in any case is refused as one that is not allowed.
             method: String::from_utf8_lossy(&variables.text("REQUEST_METHOD")).into_owned(),
             target: target(variables),
-            peer_is_local: is_loopback(&variables.text("REMOTE_ADDR")),
+            peer: address(&variables.text("REMOTE_ADDR")),
         }
     }
 
@@ -77,7 +77,10 @@ impl<'a> Described<'a> {
             target: &self.target,
             headers: self,
             body,
-            peer_is_local: self.peer_is_local,
+            peer_is_local: self.peer.is_some_and(|peer| peer.to_canonical().is_loopback()),
+            peer: self.peer,
+            // Nothing is held here.
+            may_upgrade: false,
         }
     }
 }
@@ -106,11 +109,9 @@ pub fn target(variables: &dyn Variables) -> Vec<u8> {
     )
 }
 
-/// Whether an address as in `REMOTE_ADDR` is this machine. Nothing, and nginx's `unix:`, are not: whoever stands before
-/// it there is not known.
-fn is_loopback(address: &[u8]) -> bool {
-    let address = std::str::from_utf8(address).ok().and_then(|text| text.parse::<IpAddr>().ok());
-    address.is_some_and(|address| address.to_canonical().is_loopback())
+/// An address as in `REMOTE_ADDR`. Nothing, and nginx's `unix:`, are none: whoever stands before it there is not known.
+fn address(text: &[u8]) -> Option<IpAddr> {
+    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub const BATCH_BYTES: usize = 1024 * 1024;
 /// An event as subscribers get it: written once, shared by all replies.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Record {
-    /// The event's id.
+    /// The event's id; 0 for what is said between events and has no place in the log.
     pub id: u64,
     /// The event's channel.
     pub channel: Channel,
@@ -27,27 +27,108 @@ pub struct Record {
     pub data_bytes: usize,
     /// `{"id":…,"channel_id":…,"ts":…,"data":{"type":…,"data":…}}` in ASCII.
     pub json: Bytes,
+    parts: Parts,
+}
+
+/// Where in a record's JSON its parts begin, for transports that arrange them otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Parts {
+    /// `"ts":"…"`
+    ts: u32,
+    /// The type, as a JSON string.
+    kind: u32,
+    /// The data.
+    data: u32,
+}
+
+/// Writes a record's JSON but for its data, which follows, and then [`END`].
+fn begin(
+    id: Option<u64>,
+    channel: &Channel,
+    ts: Timestamp,
+    kind: &str,
+    data_bytes: usize,
+) -> (Vec<u8>, Parts) {
+    let mut out = Vec::with_capacity(data_bytes + channel.as_str().len() + 128);
+    out.push(b'{');
+    if let Some(id) = id {
+        out.extend_from_slice(format!("\"id\":{id},").as_bytes());
+    }
+    out.extend_from_slice(b"\"channel_id\":");
+    json::write_string(channel.as_str(), &mut out);
+    out.push(b',');
+    let ts_at = place(&out);
+    out.extend_from_slice(format!("\"ts\":\"{ts}\"{BEFORE_KIND}").as_bytes());
+    let kind_at = place(&out);
+    json::write_string(kind, &mut out);
+    out.extend_from_slice(BEFORE_DATA);
+    let parts = Parts { ts: ts_at, kind: kind_at, data: place(&out) };
+    (out, parts)
+}
+
+const BEFORE_KIND: &str = ",\"data\":{\"type\":";
+const BEFORE_DATA: &[u8] = b",\"data\":";
+const END: &[u8] = b"}}";
+
+fn place(out: &[u8]) -> u32 {
+    u32::try_from(out.len()).expect("channel and type are short")
 }
 
 impl From<&Event> for Record {
     fn from(event: &Event) -> Self {
-        let mut out = Vec::with_capacity(event.data.as_str().len() + event.channel.as_str().len() + 128);
-        out.extend_from_slice(format!("{{\"id\":{},\"channel_id\":", event.id).as_bytes());
-        json::write_string(event.channel.as_str(), &mut out);
-        out.extend_from_slice(format!(",\"ts\":\"{}\",\"data\":{{\"type\":", event.ts).as_bytes());
-        json::write_string(event.kind.as_str(), &mut out);
-        out.extend_from_slice(b",\"data\":");
+        let data_bytes = event.data.as_str().len();
+        let (mut out, parts) =
+            begin(Some(event.id), &event.channel, event.ts, event.kind.as_str(), data_bytes);
         json::write_ascii(event.data.as_str(), &mut out);
-        out.extend_from_slice(b"}}");
+        out.extend_from_slice(END);
         out.shrink_to_fit();
         Self {
             id: event.id,
             channel: event.channel.clone(),
             ts: event.ts,
             exclude: event.exclude.clone(),
-            data_bytes: event.data.as_str().len(),
+            data_bytes,
             json: out.into(),
+            parts,
         }
+    }
+}
+
+impl Record {
+    /// What Everpoll itself has to say: `kind` is one of its own types, `data` is JSON in ASCII.
+    pub(crate) fn notice(id: Option<u64>, channel: &Channel, ts: Timestamp, kind: &str, data: &str) -> Self {
+        let (mut out, parts) = begin(id, channel, ts, kind, data.len());
+        out.extend_from_slice(data.as_bytes());
+        out.extend_from_slice(END);
+        Self {
+            id: id.unwrap_or(0),
+            channel: channel.clone(),
+            ts,
+            exclude: None,
+            data_bytes: data.len(),
+            json: out.into(),
+            parts,
+        }
+    }
+
+    /// `{"id":…,"channel_id":…,` with the brace and the comma.
+    pub(crate) fn head_json(&self) -> &[u8] {
+        &self.json[..self.parts.ts as usize]
+    }
+
+    /// `"ts":"…"`
+    pub(crate) fn ts_json(&self) -> &[u8] {
+        &self.json[self.parts.ts as usize..self.parts.kind as usize - BEFORE_KIND.len()]
+    }
+
+    /// The type, as a JSON string.
+    pub(crate) fn kind_json(&self) -> &[u8] {
+        &self.json[self.parts.kind as usize..self.parts.data as usize - BEFORE_DATA.len()]
+    }
+
+    /// The data, without line ends.
+    pub(crate) fn data_json(&self) -> &[u8] {
+        &self.json[self.parts.data as usize..self.json.len() - END.len()]
     }
 }
 
@@ -112,6 +193,26 @@ impl Batch {
     #[must_use]
     pub fn empty(cursor: u64) -> Self {
         Self { gap: None, records: Vec::new(), cursor, more: false }
+    }
+
+    /// As much of the batch as has room in `bytes` bytes of records, for a client that stood at `from`; what is left
+    /// out follows with the next one.
+    #[must_use]
+    pub(crate) fn cut_to(mut self, bytes: usize, from: u64) -> Self {
+        let mut used = 0;
+        let fitting = self.records.iter().take_while(|record| {
+            // One for the comma.
+            used += record.json.len() + 1;
+            used <= bytes
+        });
+        let fitting = fitting.count();
+        if fitting < self.records.len() {
+            self.records.truncate(fitting);
+            self.more = true;
+            let before = self.gap.map_or(from, |gap| gap.before - 1);
+            self.cursor = self.records.last().map_or(before, |last| last.id);
+        }
+        self
     }
 
     /// Whether there is nothing that a client waits for.

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::channel::{MAX_CHANNEL_BYTES, MAX_CHANNELS};
 use crate::event::{MAX_DATA_BYTES, MAX_KEY_BYTES, MAX_KIND_BYTES};
-use crate::parameters::MAX_TAB_BYTES;
+use crate::parameters::{MAX_CALLBACK_BYTES, MAX_TAB_BYTES};
 use crate::publish::MAX_PUBLISH_EVENTS;
 use crate::request::MAX_TARGET_BYTES;
 use crate::wait::MAX_WAIT_ID_BYTES;
@@ -35,7 +35,7 @@ pub enum RequestError {
         "cursor {cursor:?} is not understood; send an event id such as 434, rt-<unix seconds> such as rt-1406125522.5, or now"
     )]
     CursorMalformed { cursor: String },
-    #[error("flavor {flavor:?} is not served; use long-poll or short-poll")]
+    #[error("flavor {flavor:?} is not served; use long-poll, short-poll, eventsource or websocket")]
     FlavorUnknown { flavor: String },
     #[error("hold={hold:?} is not a number of seconds; send one from 0 up, such as 25")]
     HoldMalformed { hold: String },
@@ -45,6 +45,34 @@ pub enum RequestError {
         "tab and n belong together: tab is a key of 1 to {MAX_TAB_BYTES} bytes, n a whole number that grows"
     )]
     TabMalformed,
+    #[error("pad={pad:?} is not a number of bytes from 1024 to 65536; send one, such as 4096")]
+    PadMalformed { pad: String },
+    #[error("beat={beat:?} is not a number of seconds from 1 to 60; send one, such as 10")]
+    BeatMalformed { beat: String },
+    #[error("cut={cut:?} is not understood; send <milliseconds>.<status>, such as 20013.504")]
+    CutMalformed { cut: String },
+    #[error("ct={content_type:?} is not known; send text for text/plain, or leave it out")]
+    ContentTypeUnknown { content_type: String },
+    #[error(
+        "cb is not the name of a function; use 1 to {MAX_CALLBACK_BYTES} letters, digits, underscores and dots"
+    )]
+    CallbackMalformed,
+    #[error("polls are not answered as scripts here; the operator can set jsonp = true")]
+    JsonpOff,
+    #[error("streams are read by GET; send the parameters in the query")]
+    StreamNeedsGet,
+    #[error(
+        "a WebSocket cannot be opened here: the request asks for none (a proxy may have dropped its Upgrade header), or the daemon is away; use long-poll"
+    )]
+    UpgradeRequired,
+    #[error("WebSocket version is not 13, the only one there is; update the client")]
+    WebSocketVersion,
+    #[error(
+        "Sec-WebSocket-Key is missing or is not 16 bytes in base64; open the WebSocket with a client for it"
+    )]
+    WebSocketKeyMalformed,
+    #[error("pages of this origin may not open a WebSocket here; the operator can add it to allow_origins")]
+    OriginNotAllowed,
     #[error("request body is neither a form nor a JSON object of parameters: {reason}")]
     BodyMalformed { reason: String },
     #[error("request body was lost on the way: {reason}; send the request again")]
@@ -125,7 +153,8 @@ impl RequestError {
             Self::TargetTooLong => 414,
             Self::NotJsonContent => 415,
             Self::HeadTooLarge { .. } => 431,
-            Self::PublishKeyWrong | Self::PublishNotLocal => 403,
+            Self::PublishKeyWrong | Self::PublishNotLocal | Self::JsonpOff | Self::OriginNotAllowed => 403,
+            Self::UpgradeRequired | Self::WebSocketVersion => 426,
             Self::InEvent { source, .. } => source.status(),
             _ => 400,
         }
@@ -146,6 +175,17 @@ impl RequestError {
             Self::HoldMalformed { .. } => "hold_malformed",
             Self::EnvelopeMalformed { .. } => "envelope_malformed",
             Self::TabMalformed => "tab_malformed",
+            Self::PadMalformed { .. } => "pad_malformed",
+            Self::BeatMalformed { .. } => "beat_malformed",
+            Self::CutMalformed { .. } => "cut_malformed",
+            Self::ContentTypeUnknown { .. } => "content_type_unknown",
+            Self::CallbackMalformed => "callback_malformed",
+            Self::JsonpOff => "jsonp_off",
+            Self::StreamNeedsGet => "stream_needs_get",
+            Self::UpgradeRequired => "upgrade_required",
+            Self::WebSocketVersion => "websocket_version",
+            Self::WebSocketKeyMalformed => "websocket_key_malformed",
+            Self::OriginNotAllowed => "origin_not_allowed",
             Self::BodyMalformed { .. } => "body_malformed",
             Self::BodyLost { .. } => "body_lost",
             Self::KindEmpty => "type_empty",

@@ -1,6 +1,6 @@
 //! What is still in the log, and what is told to a client that missed some of it.
 
-use crate::{Channel, Timestamp, json};
+use crate::{Channel, Record, Timestamp};
 
 /// What of the log is there, read in one snapshot with the events that it is used for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,18 +99,12 @@ impl Rift {
 }
 
 impl Gap {
-    /// Appends the record that stands first in a batch. Its id is where the client goes on.
-    pub(crate) fn write(&self, channel: &Channel, now: Timestamp, out: &mut Vec<u8>) {
-        out.extend_from_slice(format!("{{\"id\":{},\"channel_id\":", self.before - 1).as_bytes());
-        json::write_string(channel.as_str(), out);
+    /// What stands first in a batch. Its id is where the client goes on.
+    pub(crate) fn record(&self, channel: &Channel, now: Timestamp) -> Record {
         let Self { after, before, reason } = self;
         let reason = reason.as_str();
-        out.extend_from_slice(
-            format!(
-                ",\"ts\":\"{now}\",\"data\":{{\"type\":\"everpoll:gap\",\"data\":{{\"after\":{after},\"before\":{before},\"reason\":\"{reason}\"}}}}}}"
-            )
-            .as_bytes(),
-        );
+        let data = format!("{{\"after\":{after},\"before\":{before},\"reason\":\"{reason}\"}}");
+        Record::notice(Some(before - 1), channel, now, "everpoll:gap", &data)
     }
 }
 

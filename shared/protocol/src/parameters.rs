@@ -9,13 +9,23 @@ use std::time::Duration;
 use percent_encoding::percent_decode;
 
 use crate::target::split_target;
-use crate::{Cursor, Flavor, Headers, RawRequest, RequestError, Tab};
+use crate::{Cursor, Cut, Flavor, Headers, RawRequest, RequestError, Tab};
 
 /// Longest key of a tab, in bytes.
 pub(crate) const MAX_TAB_BYTES: usize = 64;
 
 /// Longest hold that can be asked for, in seconds; more is taken as this. The server's own limit is lower.
 pub(crate) const MAX_HOLD_SECONDS: u64 = 86_400;
+
+/// How long a padded reply may be, in bytes. Most polls find room in the least, and nothing is gained by more than the
+/// most: a larger batch waits for the next poll.
+const PAD_BYTES: std::ops::RangeInclusive<u32> = 1024..=65_536;
+
+/// How often there can be a sign of life, in seconds.
+const BEAT_SECONDS: std::ops::RangeInclusive<f64> = 1.0..=60.0;
+
+/// Longest name of a script's function, in bytes.
+pub(crate) const MAX_CALLBACK_BYTES: usize = 64;
 
 /// What a poll's headers, query and body say, still as bytes. The first word counts.
 #[derive(Default)]
@@ -26,6 +36,12 @@ pub(crate) struct Parameters {
     envelope: Option<Vec<u8>>,
     tab: Option<Vec<u8>>,
     n: Option<Vec<u8>>,
+    pad: Option<Vec<u8>>,
+    beat: Option<Vec<u8>>,
+    padding: Option<Vec<u8>>,
+    cut: Option<Vec<u8>>,
+    content_type: Option<Vec<u8>>,
+    callback: Option<Vec<u8>>,
 }
 
 impl Parameters {
@@ -43,8 +59,7 @@ impl Parameters {
         if raw.method == "POST" {
             parameters.take_body(raw.headers, raw.body)?;
         }
-        // Clients that ask for another transport by a header do not understand a poll's reply, so a held poll would only
-        // keep them waiting.
+        // A WebSocket client understands nothing else, whatever its URL says.
         if header("upgrade").is_some_and(|upgrade| upgrade.eq_ignore_ascii_case(b"websocket")) {
             parameters.flavor = Some(b"websocket".to_vec());
         } else if parameters.flavor.is_none() && header("accept").is_some_and(|accept| wants_stream(&accept))
@@ -64,6 +79,8 @@ impl Parameters {
         match self.flavor.as_deref() {
             None | Some(b"long-poll") => Ok(Flavor::LongPoll),
             Some(b"short-poll") => Ok(Flavor::ShortPoll),
+            Some(b"eventsource") => Ok(Flavor::EventSource),
+            Some(b"websocket") => Ok(Flavor::WebSocket),
             Some(other) => Err(RequestError::FlavorUnknown { flavor: excerpt(other) }),
         }
     }
@@ -71,11 +88,7 @@ impl Parameters {
     /// The longest hold that the client wants.
     pub(crate) fn hold(&self) -> Result<Option<Duration>, RequestError> {
         let Some(text) = self.hold.as_deref() else { return Ok(None) };
-        let seconds = std::str::from_utf8(text).ok().and_then(|text| {
-            let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-            plain.then(|| text.parse::<f64>().ok()).flatten()
-        });
-        match seconds {
+        match seconds(text) {
             Some(seconds) => Ok(Some(Duration::from_secs_f64(seconds.min(MAX_HOLD_SECONDS as f64)))),
             None => Err(RequestError::HoldMalformed { hold: excerpt(text) }),
         }
@@ -98,10 +111,66 @@ impl Parameters {
             _ => return Err(RequestError::TabMalformed),
         };
         let key = std::str::from_utf8(key).ok().filter(|key| key.len() <= MAX_TAB_BYTES);
-        let n = std::str::from_utf8(n).ok().filter(|n| n.bytes().all(|b| b.is_ascii_digit()));
-        match (key, n.and_then(|n| n.parse().ok())) {
+        match (key, digits(n)) {
             (Some(key), Some(n)) => Ok(Some(Tab { key: key.into(), n })),
             _ => Err(RequestError::TabMalformed),
+        }
+    }
+
+    /// The length of a padded reply, in bytes.
+    pub(crate) fn pad(&self) -> Result<Option<u32>, RequestError> {
+        let Some(text) = self.pad.as_deref() else { return Ok(None) };
+        let bytes = digits(text).and_then(|bytes| u32::try_from(bytes).ok());
+        match bytes.filter(|bytes| PAD_BYTES.contains(bytes)) {
+            Some(bytes) => Ok(Some(bytes)),
+            None => Err(RequestError::PadMalformed { pad: excerpt(text) }),
+        }
+    }
+
+    /// How often there is to be a sign of life.
+    pub(crate) fn beat(&self) -> Result<Option<Duration>, RequestError> {
+        let Some(text) = self.beat.as_deref() else { return Ok(None) };
+        match seconds(text).filter(|seconds| BEAT_SECONDS.contains(seconds)) {
+            Some(seconds) => Ok(Some(Duration::from_secs_f64(seconds))),
+            None => Err(RequestError::BeatMalformed { beat: excerpt(text) }),
+        }
+    }
+
+    /// Whether a stream is to begin with padding.
+    pub(crate) fn padding(&self) -> bool {
+        self.padding.as_deref().is_some_and(|value| value != b"0")
+    }
+
+    /// What the client's last hold met with.
+    pub(crate) fn cut(&self) -> Result<Option<Cut>, RequestError> {
+        let Some(text) = self.cut.as_deref() else { return Ok(None) };
+        let dot = text.iter().position(|b| *b == b'.');
+        let parsed = dot.and_then(|dot| Some((digits(&text[..dot])?, digits(&text[dot + 1..])?)));
+        match parsed {
+            Some((milliseconds, status)) if milliseconds <= MAX_HOLD_SECONDS * 1000 && status < 100_000 => {
+                Ok(Some(Cut { after: Duration::from_millis(milliseconds) }))
+            }
+            _ => Err(RequestError::CutMalformed { cut: excerpt(text) }),
+        }
+    }
+
+    /// Whether the reply is to pass for plain text.
+    pub(crate) fn plain_text(&self) -> Result<bool, RequestError> {
+        match self.content_type.as_deref() {
+            None => Ok(false),
+            Some(b"text") => Ok(true),
+            Some(other) => Err(RequestError::ContentTypeUnknown { content_type: excerpt(other) }),
+        }
+    }
+
+    /// The function that a script is to call with the reply.
+    pub(crate) fn callback(&self) -> Result<Option<Box<str>>, RequestError> {
+        let Some(name) = self.callback.as_deref() else { return Ok(None) };
+        let valid = name.len() <= MAX_CALLBACK_BYTES
+            && name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'));
+        match std::str::from_utf8(name) {
+            Ok(name) if valid => Ok(Some(name.into())),
+            _ => Err(RequestError::CallbackMalformed),
         }
     }
 
@@ -114,6 +183,12 @@ impl Parameters {
             b"envelope" => &mut self.envelope,
             b"tab" => &mut self.tab,
             b"n" => &mut self.n,
+            b"pad" => &mut self.pad,
+            b"beat" => &mut self.beat,
+            b"padding" => &mut self.padding,
+            b"cut" => &mut self.cut,
+            b"ct" => &mut self.content_type,
+            b"cb" => &mut self.callback,
             _ => return None,
         })
     }
@@ -176,6 +251,18 @@ impl Parameters {
         }
         Ok(())
     }
+}
+
+/// A number of seconds with an optional fraction; `f64::from_str` alone would take `1e9` and `inf` as well.
+fn seconds(text: &[u8]) -> Option<f64> {
+    let text = std::str::from_utf8(text).ok()?;
+    let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    plain.then(|| text.parse().ok()).flatten()
+}
+
+fn digits(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?;
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 fn form_decode(encoded: &[u8]) -> Vec<u8> {

@@ -5,7 +5,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{Batch, Channels, Cursor, Flavor, Form, Page, PollRequest, Reply, ServeError, Timestamp, WaitId};
+use bytes::Bytes;
+
+use crate::{
+    Batch, Cursor, Ended, Flavor, Head, Page, PollRequest, Reply, ServeError, Stream, Timestamp, WaitId,
+};
 
 /// A poll that is being served.
 #[derive(Debug)]
@@ -77,9 +81,8 @@ pub enum Reconnect {
 }
 
 impl Poll {
-    /// A poll that may be held for as long as the client asks and `hold_max` allows.
-    pub fn new(request: &PollRequest, hold_max: Duration, now: Instant) -> Self {
-        let hold = request.hold.map_or(hold_max, |hold| hold.min(hold_max));
+    /// A poll that may be held for as long as [`Limits::longest_hold`](crate::Limits::longest_hold) says.
+    pub fn new(request: &PollRequest, hold: Duration, now: Instant) -> Self {
         // Without the third, hold=0 would be a long-poll that comes back at once for ever.
         let may_hold = request.flavor == Flavor::LongPoll && !request.head_only && !hold.is_zero();
         Self { cursor: request.cursor, hold_until: may_hold.then(|| now + hold), was_held: false }
@@ -143,25 +146,93 @@ impl Poll {
 }
 
 impl Answer {
-    /// Writes the answer of a poll on `channels`. `reconnect_in` turns a delay into seconds; `hold` is how long the
-    /// client may be held next time, in seconds; `now` stamps a gap.
+    /// Writes the answer of a poll. `reconnect_in` turns a delay into seconds; `hold` is how long the client may be held
+    /// next time, in seconds; `now` stamps a gap.
     #[must_use]
     pub fn reply(
         &self,
-        channels: &Channels,
-        form: Form,
+        request: &PollRequest,
         hold: u32,
         now: Timestamp,
         reconnect_in: impl FnOnce(Reconnect) -> u32,
     ) -> Reply {
+        let form = request.form();
+        if request.flavor == Flavor::EventSource {
+            return self.short_stream(request, now, reconnect_in);
+        }
         match self {
             Self::Batch { batch, reconnect, at_once } => {
-                Reply::batch(batch, channels, form, reconnect_in(*reconnect), *at_once, hold, now)
+                let reconnect_in = reconnect_in(*reconnect);
+                Reply::batch(batch, &request.channels, &form, reconnect_in, *at_once, hold, now)
             }
             Self::Error(error) => {
-                Reply::serve_error(*error, reconnect_in(Reconnect::ShortPoll), form.head_only)
+                let reconnect_in = reconnect_in(Reconnect::ShortPoll);
+                Reply::serve_error(*error, reconnect_in, form.head_only).dressed(&form)
             }
         }
+    }
+
+    /// A stream that ends behind what there is: `EventSource` comes back by itself, and so short-polls.
+    fn short_stream(
+        &self,
+        request: &PollRequest,
+        now: Timestamp,
+        reconnect_in: impl FnOnce(Reconnect) -> u32,
+    ) -> Reply {
+        let mut stream = Stream::new(request, Duration::ZERO);
+        let (why, reconnect) = match self {
+            Self::Batch { reconnect, .. } => (Ended::ShortPoll, *reconnect),
+            // A browser gives up for good on any status but 200 (WHATWG HTML section 9.2.3), so this is no error to it.
+            Self::Error(error) => (Ended::Failed(*error), Reconnect::ShortPoll),
+        };
+        let reconnect_in = reconnect_in(reconnect);
+        let mut body = Stream::opening(request, reconnect_in * 1000);
+        if let Self::Batch { batch, .. } = self {
+            for record in stream.read(batch, request.cursor, now) {
+                stream.wire().write(&record, &mut body);
+            }
+        }
+        stream.wire().write(&stream.end(why, reconnect_in, now), &mut body);
+        Reply::event_stream(body, &request.form())
+    }
+
+    /// The head of a padded reply, which goes out when the poll is held. What the body has room for is
+    /// [`padded`](Self::padded)'s affair.
+    #[must_use]
+    pub fn padded_head(request: &PollRequest, head: Head<'_>) -> Option<Bytes> {
+        Some(Reply::padded(request.pad?, &request.form()).open_http1(head, true))
+    }
+
+    /// The rest of a padded reply's body: exactly `room` bytes. What does not fit waits for the next poll. The poll stood
+    /// at `from` when its head went out.
+    #[must_use]
+    pub fn padded(
+        &self,
+        request: &PollRequest,
+        room: usize,
+        from: u64,
+        hold: u32,
+        now: Timestamp,
+        reconnect_in: impl Fn(Reconnect) -> u32,
+    ) -> Bytes {
+        let mut body = self.reply(request, hold, now, &reconnect_in).body();
+        if let (true, Self::Batch { batch, .. }) = (body.len() > room, self) {
+            let records: usize = batch.records.iter().map(|record| record.json.len() + 1).sum();
+            let around = body.len().saturating_sub(records);
+            let mut batch = batch.clone().cut_to(room.saturating_sub(around), from);
+            loop {
+                let answer = Self::Batch { batch: batch.clone(), reconnect: Reconnect::Now, at_once: false };
+                body = answer.reply(request, hold, now, &reconnect_in).body();
+                if body.len() <= room || batch == Batch::empty(from) {
+                    break;
+                }
+                // Not even the gap fits, because its channel's name is that long.
+                batch = Batch::empty(from);
+            }
+        }
+        let mut padded = body.to_vec();
+        padded.resize(room, b' ');
+        padded.into()
     }
 }
 
@@ -207,7 +278,8 @@ mod tests {
     #[test]
     fn wake_up_for_nothing_keeps_the_poll_on_hold() {
         let now = start();
-        let mut poll = Poll::new(&poll_request("/e/cheese?last_event_id=7&hold=10"), HOLD_MAX, now);
+        let hold = Duration::from_secs(10);
+        let mut poll = Poll::new(&poll_request("/e/cheese?last_event_id=7"), hold, now);
         let until = now + Duration::from_secs(10);
         assert_eq!(poll.handle(Input::Read(&nothing_after(7)), None, now), Step::Hold(until));
         assert_eq!(poll.handle(Input::WokenUp, None, now), Step::ReadLog);
@@ -219,10 +291,36 @@ mod tests {
     }
 
     #[test]
-    fn hold_is_capped_by_the_servers_own() {
-        let now = start();
-        let mut poll = Poll::new(&poll_request("/e/cheese?last_event_id=7&hold=9999"), HOLD_MAX, now);
-        assert_eq!(poll.handle(Input::Read(&nothing_after(7)), None, now), Step::Hold(now + HOLD_MAX));
+    fn hold_is_capped_by_the_servers_own_and_by_what_the_network_lets_live() {
+        let limits = crate::request::tests::limits();
+        let longest = |target, learned: Option<u64>| {
+            limits.longest_hold(&poll_request(target), learned.map(Duration::from_secs)).as_secs()
+        };
+        assert_eq!(longest("/e/cheese?hold=9999", None), 25);
+        assert_eq!(longest("/e/cheese?hold=9999", Some(16)), 16);
+        assert_eq!(longest("/e/cheese?hold=7", Some(16)), 7);
+        assert_eq!(longest("/e/cheese", None), 25);
+        assert_eq!(longest("/e/cheese?pad=4096&hold=9999", Some(16)), 120);
+        assert_eq!(longest("/e/cheese?pad=4096", Some(16)), 25);
+    }
+
+    #[test]
+    fn padded_body_fills_its_room_and_leaves_the_rest_for_the_next_poll() {
+        let request = poll_request("/e/cheese?pad=4096&envelope=1");
+        let records: Vec<_> = (8..20).map(|id| record(id, 500, None)).collect();
+        let batch = Batch { gap: None, records, cursor: 19, more: false };
+        let answer = |batch| Answer::Batch { batch, reconnect: Reconnect::Now, at_once: false };
+        let padded = |answer: Answer, room: usize| {
+            let body = answer.padded(&request, room, 7, 25, Timestamp::default(), |_| 0);
+            assert_eq!(body.len(), room);
+            let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            (json["events"].as_array().unwrap().len(), json["cursor"].as_str().unwrap().to_owned())
+        };
+        assert_eq!(padded(answer(batch.clone()), 10_000), (12, "19".into()));
+        let (some, cursor) = padded(answer(batch.clone()), 4000);
+        assert!((5..8).contains(&some), "{some}");
+        assert_eq!(cursor, (7 + some).to_string());
+        assert_eq!(padded(answer(batch), 200), (0, "7".into()));
     }
 
     #[test]
@@ -237,8 +335,8 @@ mod tests {
     #[test]
     fn short_poll_is_never_held_and_comes_back_at_once_only_for_more() {
         let now = start();
-        for target in ["/e/cheese?flavor=short-poll", "/e/cheese?hold=0"] {
-            let mut poll = Poll::new(&poll_request(target), HOLD_MAX, now);
+        for (target, hold) in [("/e/cheese?flavor=short-poll", HOLD_MAX), ("/e/cheese", Duration::ZERO)] {
+            let mut poll = Poll::new(&poll_request(target), hold, now);
             assert!(matches!(poll.handle(Input::Read(&nothing_after(7)), None, now), Step::Reply(_)));
         }
         let mut poll = Poll::short(&poll_request("/e/cheese"));

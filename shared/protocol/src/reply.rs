@@ -4,13 +4,25 @@
 //! `Content-Length`, and is never empty: a body of no bytes cannot be told from one that was cut off.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{Batch, Channels, Failure, RequestError, ServeError, Timestamp, json, steer};
+use crate::dress::Dress;
+use crate::origins::Admitted;
+use crate::script::{SCRIPT, SCRIPT_HASH, ScriptRequest};
+use crate::{
+    Batch, Channels, Failure, Limits, Pad, RawRequest, RequestError, ServeError, Timestamp, json, steer,
+};
 
 const JSON: &str = "application/json; charset=utf-8";
 const PROBLEM: &str = "application/problem+json";
+const SCRIPT_TYPE: &str = "application/javascript; charset=utf-8";
+const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
+const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
+
+/// How long a browser keeps the script before it asks whether there is a new one, and how long under the script's own hash.
+const SCRIPT_CACHE: (&str, &str) = ("public, max-age=3600", "public, max-age=31536000, immutable");
 
 /// Headers of every reply. `no-transform` keeps haproxy from compressing; hostile caches were seen to ignore a bare
 /// `no-store`, and to heed it together with the others.
@@ -23,12 +35,13 @@ const COMMON: [(&str, &str); 5] = [
 ];
 
 /// In which form a client wants its reply.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Form {
     /// The body is an object with all that the headers say.
     pub envelope: bool,
     /// The head alone (`HEAD`).
     pub head_only: bool,
+    pub(crate) dress: Option<Arc<Dress>>,
 }
 
 /// A whole reply. The edges write it out and add nothing that belongs to the protocol.
@@ -56,7 +69,7 @@ impl Reply {
     pub(crate) fn batch(
         batch: &Batch,
         channels: &Channels,
-        form: Form,
+        form: &Form,
         reconnect_in: u32,
         at_once: bool,
         hold: u32,
@@ -69,7 +82,7 @@ impl Reply {
         }
         body.push(b'[');
         if let Some(gap) = &batch.gap {
-            gap.write(&channels.as_slice()[0], now, &mut body);
+            body.extend_from_slice(&gap.record(&channels.as_slice()[0], now).json);
         }
         for record in &batch.records {
             if body.last() == Some(&b'}') {
@@ -83,7 +96,7 @@ impl Reply {
             // `end` comes last: a body that was cut short does not parse.
             body.extend_from_slice(
                 format!(
-                    ",\"cursor\":\"{cursor}\",\"reconnect_in\":{reconnect_in},\"hold\":{hold},\"end\":1}}"
+                    ",\"cursor\":\"{cursor}\",\"reconnect_in\":{reconnect_in},\"hold\":{hold},\"short_poll\":{at_once},\"end\":1}}"
                 )
                 .as_bytes(),
             );
@@ -92,22 +105,34 @@ impl Reply {
         reply.headers.push(("x-ps-reconnect-in", reconnect_in.to_string().into()));
         reply.headers.push(("x-shortpoll-info", if at_once { "true" } else { "false" }.into()));
         reply.headers.push(("x-ps-cursor", batch.cursor.to_string().into()));
-        reply
+        reply.dressed(form)
+    }
+
+    /// The answer to a request that was not understood, dressed as far as it could be.
+    #[must_use]
+    pub fn refused(error: &RequestError, raw: &RawRequest<'_>, limits: &Limits) -> Self {
+        let reply = Self::request_error(error, raw.method == "HEAD");
+        let dress = Dress::of(raw, limits).shared();
+        reply.dressed(&Form { dress, ..Form::default() })
     }
 
     /// The answer to a request that cannot be served as it is.
     #[must_use]
     pub fn request_error(error: &RequestError, head_only: bool) -> Self {
-        let mut reply = Self::problem(error.status(), error.code(), &error.to_string(), head_only);
         let reconnect_in = match error {
             RequestError::BodyLost { .. }
             | RequestError::BodyTimeout { .. }
             | RequestError::HeadTimeout { .. } => steer::AFTER_LOST_REQUEST,
             _ => steer::AFTER_REQUEST_ERROR,
         };
-        reply.headers.push(("x-ps-reconnect-in", reconnect_in.to_string().into()));
-        if let RequestError::MethodNotAllowed { allow } = error {
-            reply.headers.push(("Allow", (*allow).into()));
+        let mut reply =
+            Self::problem(error.status(), error.code(), &error.to_string(), reconnect_in, head_only);
+        match error {
+            RequestError::MethodNotAllowed { allow } => reply.headers.push(("Allow", (*allow).into())),
+            RequestError::WebSocketVersion => reply.headers.push(("Sec-WebSocket-Version", "13".into())),
+            // RFC 9110 section 15.5.22: whoever is told to upgrade must be told to what.
+            RequestError::UpgradeRequired => reply.headers.push(("Upgrade", "websocket".into())),
+            _ => {}
         }
         reply
     }
@@ -115,9 +140,7 @@ impl Reply {
     /// The answer when the log or the server cannot serve now; `reconnect_in` seconds later it may.
     #[must_use]
     pub fn serve_error(error: ServeError, reconnect_in: u32, head_only: bool) -> Self {
-        let mut reply = Self::problem(error.status(), error.code(), &error.to_string(), head_only);
-        reply.headers.push(("x-ps-reconnect-in", reconnect_in.to_string().into()));
-        reply
+        Self::problem(error.status(), error.code(), &error.to_string(), reconnect_in, head_only)
     }
 
     /// The answer to a request that was not served; `reconnect_in` says when it may be, where that is a matter of time.
@@ -136,11 +159,60 @@ impl Reply {
         Self::new(201, JSON, format!("{{\"ids\":[{}]}}", ids.join(",")).into_bytes(), false)
     }
 
-    /// The answer to `OPTIONS`. No other origin is let in, so it says nothing of CORS.
+    /// The answer to `OPTIONS`, and to the question of a browser whether a page of another host may ask.
     #[must_use]
-    pub fn options(allow: &'static str) -> Self {
+    pub fn options(allow: &'static str, form: &Form) -> Self {
         let mut reply = Self::new(200, JSON, format!("{{\"allow\":\"{allow}\"}}").into_bytes(), false);
         reply.headers.push(("Allow", allow.into()));
+        if form.dress.as_ref().is_some_and(|dress| dress.admitted.is_some()) {
+            reply.headers.push(("Access-Control-Allow-Methods", allow.into()));
+            let headers =
+                "Last-Event-ID, Flavor, Content-Type, Authorization, X-Requested-With, Cache-Control";
+            reply.headers.push(("Access-Control-Allow-Headers", headers.into()));
+            // A day; browsers take less if they like.
+            reply.headers.push(("Access-Control-Max-Age", "86400".into()));
+        }
+        reply.dressed(form)
+    }
+
+    /// The browser client. Unlike all that has to do with events, it may be kept.
+    #[must_use]
+    pub fn script(request: ScriptRequest) -> Self {
+        let cache = if request.immutable { SCRIPT_CACHE.1 } else { SCRIPT_CACHE.0 };
+        let mut headers = vec![
+            ("Cache-Control", Cow::Borrowed(cache)),
+            ("ETag", format!("\"{SCRIPT_HASH}\"").into()),
+            ("X-Content-Type-Options", "nosniff".into()),
+            // Pages of other hosts may check what they load (integrity=), and then the browser wants this.
+            ("Access-Control-Allow-Origin", "*".into()),
+        ];
+        if request.known {
+            return Self { status: 304, headers, body: Bytes::new(), head_only: true };
+        }
+        headers.insert(0, ("Content-Type", SCRIPT_TYPE.into()));
+        headers.insert(1, ("Content-Length", SCRIPT.len().to_string().into()));
+        Self { status: 200, headers, body: Bytes::from_static(SCRIPT), head_only: request.head_only }
+    }
+
+    /// A stream of events: all of it, or, with an empty `body`, the head of one that
+    /// [never ends](Self::open_http1).
+    pub(crate) fn event_stream(body: Vec<u8>, form: &Form) -> Self {
+        let mut reply = Self::new(200, EVENT_STREAM, body, false);
+        // EventSource takes no script.
+        if let Some(dress) = &form.dress {
+            reply.dress(&Dress { callback: None, ..Dress::clone(dress) });
+        }
+        reply
+    }
+
+    /// The head of a padded reply. Nobody knows yet what the body will say.
+    pub(crate) fn padded(pad: Pad, form: &Form) -> Self {
+        let mut reply = Self::new(200, JSON, Vec::new(), false);
+        reply.headers.push(("x-ps-reconnect-in", "0".into()));
+        reply.headers.push(("x-shortpoll-info", "false".into()));
+        let mut reply = reply.dressed(form);
+        reply.body = Bytes::new();
+        reply.set_header("Content-Length", pad.bytes.to_string());
         reply
     }
 
@@ -156,13 +228,56 @@ impl Reply {
     }
 
     /// RFC 9457.
-    fn problem(status: u16, code: &str, detail: &str, head_only: bool) -> Self {
+    fn problem(status: u16, code: &str, detail: &str, reconnect_in: u32, head_only: bool) -> Self {
         let mut body =
             format!("{{\"title\":\"{}\",\"status\":{status},\"code\":\"{code}\",\"detail\":", reason(status))
                 .into_bytes();
         json::write_string(detail, &mut body);
-        body.push(b'}');
-        Self::new(status, PROBLEM, body, head_only)
+        // Also here, for clients whose proxies drop headers that they do not know.
+        body.extend_from_slice(format!(",\"reconnect_in\":{reconnect_in}}}").as_bytes());
+        let mut reply = Self::new(status, PROBLEM, body, head_only);
+        reply.headers.push(("x-ps-reconnect-in", reconnect_in.to_string().into()));
+        reply
+    }
+
+    /// Dresses the reply in the form that the client wants.
+    #[must_use]
+    pub(crate) fn dressed(mut self, form: &Form) -> Self {
+        if let Some(dress) = &form.dress {
+            self.dress(dress);
+        }
+        self
+    }
+
+    fn dress(&mut self, dress: &Dress) {
+        if let Some(callback) = &dress.callback {
+            // The comment keeps the name from being read as the beginning of another format. Scripts see no status.
+            let body = [b"/**/", callback.as_bytes(), b"(", &self.body, b");"].concat();
+            self.status = 200;
+            self.body = body.into();
+            self.set_header("Content-Type", SCRIPT_TYPE);
+            self.set_header("Content-Length", self.body.len().to_string());
+        } else if dress.plain_text {
+            self.set_header("Content-Type", PLAIN_TEXT);
+        }
+        let Some(admitted) = &dress.admitted else { return };
+        let origin = match admitted {
+            Admitted::Any => "*".into(),
+            Admitted::Origin(origin) => origin.to_string(),
+        };
+        self.headers.push(("Access-Control-Allow-Origin", origin.into()));
+        let exposed = "x-ps-reconnect-in, x-shortpoll-info, x-ps-cursor";
+        self.headers.push(("Access-Control-Expose-Headers", exposed.into()));
+        if *admitted != Admitted::Any {
+            self.headers.push(("Access-Control-Allow-Credentials", "true".into()));
+            self.headers.push(("Vary", "Origin".into()));
+        }
+    }
+
+    fn set_header(&mut self, name: &'static str, value: impl Into<Cow<'static, str>>) {
+        if let Some(header) = self.headers.iter_mut().find(|header| header.0 == name) {
+            header.1 = value.into();
+        }
     }
 
     fn new(status: u16, content_type: &'static str, body: Vec<u8>, head_only: bool) -> Self {
@@ -201,6 +316,16 @@ impl Reply {
         out.into()
     }
 
+    /// The head of a reply whose body comes later. Without `length`, the body ends with the connection, which every HTTP/1
+    /// proxy understands.
+    pub(crate) fn open_http1(mut self, head: Head<'_>, length: bool) -> Bytes {
+        if !length {
+            self.headers.retain(|header| header.0 != "Content-Length");
+        }
+        self.head_only = true;
+        self.to_http1(Head { keep_alive: head.keep_alive && length, ..head })
+    }
+
     /// The whole reply as a CGI document response (RFC 3875 section 6.2.1), in one piece.
     #[must_use]
     pub fn to_cgi(&self) -> Vec<u8> {
@@ -236,11 +361,13 @@ fn reason(status: u16) -> &'static str {
         400 => "Bad Request",
         403 => "Forbidden",
         404 => "Not Found",
+        304 => "Not Modified",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
+        426 => "Upgrade Required",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         503 => "Service Unavailable",
@@ -257,7 +384,7 @@ mod tests {
 
     fn reply(batch: &Batch, form: Form) -> Reply {
         let channels = Channels::parse_segment(b"cheese").unwrap();
-        Reply::batch(batch, &channels, form, 5, true, 25, Timestamp::from_micros(0))
+        Reply::batch(batch, &channels, &form, 5, true, 25, Timestamp::from_micros(0))
     }
 
     fn text(reply: &Reply) -> String {
@@ -293,10 +420,10 @@ mod tests {
 
     #[test]
     fn envelope_says_all_that_the_headers_say_and_ends_with_end() {
-        let envelope = Form { envelope: true, head_only: false };
+        let envelope = Form { envelope: true, ..Form::default() };
         assert_eq!(
             text(&reply(&Batch::empty(434), envelope)),
-            r#"{"events":[],"cursor":"434","reconnect_in":5,"hold":25,"end":1}"#
+            r#"{"events":[],"cursor":"434","reconnect_in":5,"hold":25,"short_poll":true,"end":1}"#
         );
     }
 
@@ -320,9 +447,42 @@ mod tests {
 
     #[test]
     fn head_has_the_length_of_the_body_that_it_leaves_out() {
-        let head = reply(&Batch::empty(434), Form { envelope: false, head_only: true });
+        let head = reply(&Batch::empty(434), Form { head_only: true, ..Form::default() });
         assert!(head.headers().any(|header| header == ("Content-Length", "2")));
         assert_eq!(head.body(), "");
+    }
+
+    #[test]
+    fn reply_is_dressed_as_the_client_wants_it() {
+        let dress = Dress {
+            plain_text: false,
+            callback: Some("a.b_1".into()),
+            admitted: Some(Admitted::Origin("https://shop.example".into())),
+        };
+        let form = Form { envelope: true, head_only: false, dress: dress.shared() };
+        let reply = reply(&Batch::empty(434), form);
+        let body = r#"/**/a.b_1({"events":[],"cursor":"434","reconnect_in":5,"hold":25,"short_poll":true,"end":1});"#;
+        assert_eq!(text(&reply), body);
+        let length = body.len().to_string();
+        for header in [
+            ("Content-Type", "application/javascript; charset=utf-8"),
+            ("Content-Length", &length),
+            ("Access-Control-Allow-Origin", "https://shop.example"),
+            ("Access-Control-Allow-Credentials", "true"),
+            ("Vary", "Origin"),
+        ] {
+            assert!(reply.headers().any(|found| found == header), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn script_is_kept_under_its_hash_and_asked_for_again_without() {
+        let request = ScriptRequest { immutable: true, known: false, head_only: false };
+        let reply = Reply::script(request);
+        assert!(reply.headers().any(|header| header == ("Cache-Control", SCRIPT_CACHE.1)));
+        assert_eq!(reply.body(), SCRIPT);
+        let known = Reply::script(ScriptRequest { immutable: false, known: true, head_only: false });
+        assert_eq!((known.status, known.body().len()), (304, 0));
     }
 
     #[test]

@@ -4,12 +4,19 @@
 //! encoded `/` or `,` never becomes a separator.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::percent_decode;
 
+use crate::dress::Dress;
 use crate::parameters::Parameters;
-use crate::{Channels, Cursor, Form, PublishRequest, Publisher, RequestError, Route, WaitId};
+use crate::script::{SCRIPT_HASH, ScriptRequest};
+use crate::{
+    Channels, Cursor, Cut, Form, Network, Origins, PublishRequest, Publisher, RequestError, Route, WaitId,
+    upgrade,
+};
 
 /// Longest request target (path and query), in bytes. Longer ones do not pass all proxies anyway: squid, haproxy,
 /// Apache and nginx stop between 8,000 and 16,000.
@@ -18,8 +25,13 @@ pub const MAX_TARGET_BYTES: usize = 8192;
 /// Largest body of a poll, in bytes: it holds the same parameters as a query.
 const MAX_POLL_BODY_BYTES: usize = 64 * 1024;
 
+/// How often a padded hold sends a space when the client does not say. Proxies that cut what is silent were seen to wait
+/// for 20 s and more.
+const PAD_BEAT: Duration = Duration::from_secs(10);
+
 const POLL_METHODS: &str = "GET, HEAD, POST, OPTIONS";
 const PUBLISH_METHODS: &str = "POST, OPTIONS";
+const SCRIPT_METHODS: &str = "GET, HEAD";
 
 /// The headers of a request.
 pub trait Headers {
@@ -41,6 +53,10 @@ pub struct RawRequest<'a> {
     pub body: &'a [u8],
     /// Whether the other end of the connection is this machine.
     pub peer_is_local: bool,
+    /// The address of the other end, where it has one.
+    pub peer: Option<IpAddr>,
+    /// Whether the connection could become a WebSocket: HTTP/1.1, and a program that holds connections.
+    pub may_upgrade: bool,
 }
 
 /// What the settings say about requests.
@@ -48,6 +64,14 @@ pub struct RawRequest<'a> {
 pub struct Limits {
     /// The longest hold.
     pub hold_max: Duration,
+    /// The longest padded hold; none at all when this is zero.
+    pub padded_hold_max: Duration,
+    /// How often a quiet stream gets a sign of life.
+    pub heartbeat: Duration,
+    /// Whose pages may read from another host.
+    pub origins: Origins,
+    /// Whether a poll may be answered as a script.
+    pub jsonp: bool,
     /// The largest body of a publishing request, in bytes.
     pub publish_body_max: usize,
     /// Who may publish.
@@ -65,7 +89,11 @@ pub enum Request {
     Options {
         /// The methods.
         allow: &'static str,
+        /// In which form the reply is wanted.
+        form: Form,
     },
+    /// The browser client.
+    Script(ScriptRequest),
 }
 
 /// How a client wants to be answered.
@@ -75,6 +103,10 @@ pub enum Flavor {
     LongPoll,
     /// Answered at once.
     ShortPoll,
+    /// A stream of events, as `EventSource` reads it.
+    EventSource,
+    /// A stream of events in WebSocket frames.
+    WebSocket,
 }
 
 /// Tells a request from its own ghost: a tab's key and the number of its request.
@@ -84,6 +116,15 @@ pub struct Tab {
     pub key: Box<str>,
     /// Grows from request to request.
     pub n: u64,
+}
+
+/// How a held poll is kept from looking dead to the proxies on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pad {
+    /// The length of the whole body, 1,024–65,536 bytes.
+    pub bytes: u32,
+    /// How often a space is sent.
+    pub beat: Duration,
 }
 
 /// A poll, with all parts checked.
@@ -99,12 +140,25 @@ pub struct PollRequest {
     pub flavor: Flavor,
     /// The longest hold that the client wants.
     pub hold: Option<Duration>,
-    /// Whether the reply is an object.
+    /// Whether the reply is an object, and a stream has whole records.
     pub envelope: bool,
     /// Whether only the reply's head is wanted. Such a poll is never held.
     pub head_only: bool,
     /// The tab.
     pub tab: Option<Tab>,
+    /// How a hold is padded, if it is.
+    pub pad: Option<Pad>,
+    /// How often a stream sends a heartbeat that scripts can see.
+    pub beat: Option<Duration>,
+    /// Whether a stream begins with 2 KiB of padding.
+    pub padding: bool,
+    /// What the client's last hold met with.
+    pub cut: Option<Cut>,
+    /// Whence it comes, as far as proxies on the way are concerned.
+    pub network: Network,
+    /// What a WebSocket's handshake is answered with depends on this.
+    pub websocket_key: Option<upgrade::Key>,
+    pub(crate) dress: Option<Arc<Dress>>,
 }
 
 impl Limits {
@@ -113,15 +167,25 @@ impl Limits {
         match Route::of(target) {
             Route::Poll(_) => MAX_POLL_BODY_BYTES,
             Route::Publish => self.publish_body_max,
-            Route::Elsewhere => 0,
+            Route::Script(_) | Route::Probe(_) | Route::Elsewhere => 0,
         }
+    }
+
+    /// How long `request` may be held. `learned` is how long its network lets a silent request live, if known.
+    #[must_use]
+    pub fn longest_hold(&self, request: &PollRequest, learned: Option<Duration>) -> Duration {
+        if request.pad.is_some() {
+            return request.hold.unwrap_or(self.hold_max).min(self.padded_hold_max);
+        }
+        let longest = learned.map_or(self.hold_max, |learned| learned.min(self.hold_max));
+        request.hold.map_or(longest, |hold| hold.min(longest))
     }
 }
 
 impl PollRequest {
     /// In which form the reply is wanted.
     pub fn form(&self) -> Form {
-        Form { envelope: self.envelope, head_only: self.head_only }
+        Form { envelope: self.envelope, head_only: self.head_only, dress: self.dress.clone() }
     }
 }
 
@@ -140,20 +204,34 @@ impl Request {
             return Err(RequestError::BodyTooLarge { limit: limits.body(raw.target) });
         }
         match (route, raw.method) {
-            (Route::Poll(path), "GET" | "HEAD" | "POST") => Self::parse_poll(raw, path),
-            (Route::Poll(_), "OPTIONS") => Ok(Self::Options { allow: POLL_METHODS }),
+            (Route::Poll(path), "GET" | "HEAD" | "POST") => Self::parse_poll(raw, path, limits),
+            (Route::Poll(_), "OPTIONS") => {
+                let form = Form { dress: Dress::of(raw, limits).shared(), ..Form::default() };
+                Ok(Self::Options { allow: POLL_METHODS, form })
+            }
             (Route::Poll(_), _) => Err(RequestError::MethodNotAllowed { allow: POLL_METHODS }),
             (Route::Publish, "POST") => {
                 limits.publisher.admit(raw.headers, raw.peer_is_local)?;
                 PublishRequest::parse(raw.headers, raw.body).map(Self::Publish)
             }
-            (Route::Publish, "OPTIONS") => Ok(Self::Options { allow: PUBLISH_METHODS }),
+            (Route::Publish, "OPTIONS") => {
+                Ok(Self::Options { allow: PUBLISH_METHODS, form: Form::default() })
+            }
             (Route::Publish, _) => Err(RequestError::MethodNotAllowed { allow: PUBLISH_METHODS }),
-            (Route::Elsewhere, _) => Err(RequestError::NotFound),
+            (Route::Script(hash), "GET" | "HEAD") => Ok(Self::Script(ScriptRequest {
+                // A page from before an update asks for a version that is no more, and gets this one.
+                immutable: hash.is_some_and(|hash| hash.eq_ignore_ascii_case(SCRIPT_HASH.as_bytes())),
+                known: raw.headers.header("if-none-match").is_some_and(|tags| {
+                    tags.windows(SCRIPT_HASH.len()).any(|part| part == SCRIPT_HASH.as_bytes())
+                }),
+                head_only: raw.method == "HEAD",
+            })),
+            (Route::Script(_), _) => Err(RequestError::MethodNotAllowed { allow: SCRIPT_METHODS }),
+            (Route::Probe(_) | Route::Elsewhere, _) => Err(RequestError::NotFound),
         }
     }
 
-    fn parse_poll(raw: &RawRequest<'_>, path: &[u8]) -> Result<Self, RequestError> {
+    fn parse_poll(raw: &RawRequest<'_>, path: &[u8], limits: &Limits) -> Result<Self, RequestError> {
         let mut segments = path.split(|b| *b == b'/');
         let channels = segments.next().unwrap_or_default();
         let wait_id = segments.next().unwrap_or_default();
@@ -166,15 +244,44 @@ impl Request {
         let wait_id = (!wait_id.is_empty()).then(|| WaitId::parse(&wait_id)).transpose()?;
 
         let parameters = Parameters::of(raw)?;
+        let head_only = raw.method == "HEAD";
+        let mut flavor = parameters.flavor()?;
+        let mut websocket_key = None;
+        match flavor {
+            // What a stream's head looks like is seen by asking for the stream.
+            Flavor::EventSource | Flavor::WebSocket if head_only => flavor = Flavor::ShortPoll,
+            Flavor::EventSource | Flavor::WebSocket if raw.method == "POST" => {
+                return Err(RequestError::StreamNeedsGet);
+            }
+            Flavor::WebSocket => websocket_key = Some(upgrade::check(raw, &limits.origins)?),
+            _ => {}
+        }
+        let dress = Dress::parse(&parameters, raw, limits)?;
+        let beat = parameters.beat()?;
+        let pad = match parameters.pad()? {
+            // What comes by POST is read and answered in one piece.
+            Some(bytes) if raw.method == "GET" && !limits.padded_hold_max.is_zero() => {
+                Some(Pad { bytes, beat: beat.unwrap_or(PAD_BEAT) })
+            }
+            _ => None,
+        };
         Ok(Self::Poll(PollRequest {
             channels,
             wait_id,
             cursor: parameters.cursor()?,
-            flavor: parameters.flavor()?,
+            flavor,
             hold: parameters.hold()?,
-            envelope: parameters.envelope()?,
-            head_only: raw.method == "HEAD",
+            // A script has nobody who reads headers.
+            envelope: parameters.envelope()? || dress.callback.is_some(),
+            head_only,
             tab: parameters.tab()?,
+            pad,
+            beat,
+            padding: parameters.padding(),
+            cut: parameters.cut()?,
+            network: Network::of(raw),
+            websocket_key,
+            dress: dress.shared(),
         }))
     }
 }
@@ -193,9 +300,13 @@ pub(crate) mod tests {
         }
     }
 
-    fn limits() -> Limits {
+    pub(crate) fn limits() -> Limits {
         Limits {
             hold_max: Duration::from_secs(25),
+            padded_hold_max: Duration::from_secs(120),
+            heartbeat: Duration::from_secs(15),
+            origins: Origins::default(),
+            jsonp: false,
             publish_body_max: 1000,
             publisher: Publisher { key: None, listens_locally: true },
         }
@@ -210,7 +321,15 @@ pub(crate) mod tests {
         let headers = TestHeaders(headers);
         let (target, body) = (target.as_bytes(), body.as_bytes());
         Request::parse(
-            &RawRequest { method, target, headers: &headers, body, peer_is_local: true },
+            &RawRequest {
+                method,
+                target,
+                headers: &headers,
+                body,
+                peer_is_local: true,
+                peer: None,
+                may_upgrade: true,
+            },
             &limits(),
         )
     }
@@ -282,17 +401,45 @@ pub(crate) mod tests {
             ("tab=a", "tab_malformed"),
             ("n=1", "tab_malformed"),
             ("tab=a&n=-1", "tab_malformed"),
-            ("flavor=eventsource", "flavor_unknown"),
+            ("flavor=carrier-pigeon", "flavor_unknown"),
+            ("flavor=websocket", "upgrade_required"),
+            ("pad=100", "pad_malformed"),
+            ("pad=4096&beat=0.5", "beat_malformed"),
+            ("cut=20", "cut_malformed"),
+            ("ct=html", "content_type_unknown"),
+            ("cb=alert(1)", "callback_malformed"),
+            ("cb=f", "jsonp_off"),
             ("last_event_id=x", "cursor_malformed"),
         ] {
             assert_eq!(code(parse("GET", &format!("/e/c?{query}"), &[], "")), expected, "{query}");
         }
-        assert_eq!(code(parse("GET", "/e/c", &[("accept", "text/event-stream")], "")), "flavor_unknown");
-        assert_eq!(code(parse("GET", "/e/c", &[("upgrade", "WebSocket")], "")), "flavor_unknown");
+        let pad = poll_request("/e/c?pad=4096&beat=5&hold=60").pad;
+        assert_eq!(pad, Some(Pad { bytes: 4096, beat: Duration::from_secs(5) }));
         assert_eq!(
             code(parse("POST", "/e/c", &[("content-type", "application/json")], "[1]")),
             "body_malformed"
         );
+    }
+
+    #[test]
+    fn streams_are_chosen_by_header_or_parameter() {
+        let flavor = |target, headers| poll(parse("GET", target, headers, "")).flavor;
+        assert_eq!(flavor("/e/c", &[("accept", "text/event-stream")]), Flavor::EventSource);
+        assert_eq!(flavor("/e/c?flavor=eventsource", &[]), Flavor::EventSource);
+        assert_eq!(flavor("/e/c?flavor=long-poll", &[("accept", "text/event-stream")]), Flavor::LongPoll);
+        assert_eq!(poll(parse("HEAD", "/e/c?flavor=eventsource", &[], "")).flavor, Flavor::ShortPoll);
+        assert_eq!(code(parse("POST", "/e/c?flavor=eventsource", &[], "")), "stream_needs_get");
+    }
+
+    #[test]
+    fn script_is_known_by_its_hash() {
+        let script = |target: &str| match parse("GET", target, &[], "") {
+            Ok(Request::Script(script)) => script,
+            other => panic!("{other:?}"),
+        };
+        assert!(!script("/everpoll.js").immutable);
+        assert!(script(&format!("/everpoll.{SCRIPT_HASH}.js")).immutable);
+        assert!(!script("/everpoll.0123456789abcdef.js").immutable);
     }
 
     #[test]
@@ -318,7 +465,8 @@ pub(crate) mod tests {
         assert_eq!(parse("DELETE", "/e/c", &[], "").unwrap_err().status(), 405);
         assert_eq!(parse("GET", "/publish", &[], "").unwrap_err().status(), 405);
         assert_eq!(parse("get", "/e/c", &[], "").unwrap_err().status(), 405);
-        assert_eq!(parse("OPTIONS", "/e/c", &[], ""), Ok(Request::Options { allow: POLL_METHODS }));
+        let form = Form::default();
+        assert_eq!(parse("OPTIONS", "/e/c", &[], ""), Ok(Request::Options { allow: POLL_METHODS, form }));
         assert_eq!(parse("GET", &format!("/e/{}", "x".repeat(9000)), &[], "").unwrap_err().status(), 414);
         assert_eq!(parse("POST", "/publish", &[], &" ".repeat(1001)).unwrap_err().status(), 413);
         assert!(poll(parse("HEAD", "/e/c", &[], "")).head_only);

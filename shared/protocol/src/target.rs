@@ -9,6 +9,10 @@ pub enum Route<'a> {
     Poll(&'a [u8]),
     /// To `/publish`.
     Publish,
+    /// To the browser client, `/everpoll.js`, or to `/everpoll.<hash>.js` with this hash.
+    Script(Option<&'a [u8]>),
+    /// To the daemon's self-test, `/e/_probe`, with what follows behind that.
+    Probe(&'a [u8]),
     /// To nothing that is served by both programs.
     Elsewhere,
 }
@@ -18,9 +22,18 @@ impl<'a> Route<'a> {
     pub fn of(target: &'a [u8]) -> Self {
         let (path, _) = split_target(target);
         match path.strip_prefix(b"/e/").or_else(|| path.strip_prefix(b"/e.php/")) {
-            Some(rest) => Self::Poll(rest),
+            Some(rest) => match rest.strip_prefix(b"_probe") {
+                Some(rest) if rest.is_empty() || rest[0] == b'/' => Self::Probe(rest),
+                _ => Self::Poll(rest),
+            },
             None if matches!(path, b"/publish" | b"/publish.php") => Self::Publish,
-            None => Self::Elsewhere,
+            None if path == b"/everpoll.js" => Self::Script(None),
+            None => match path.strip_prefix(b"/everpoll.").and_then(|rest| rest.strip_suffix(b".js")) {
+                Some(hash) if hash.len() == 16 && hash.iter().all(u8::is_ascii_hexdigit) => {
+                    Self::Script(Some(hash))
+                }
+                _ => Self::Elsewhere,
+            },
         }
     }
 }
@@ -77,6 +90,17 @@ fn without_origin(target: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn self_test_and_script_are_no_polls() {
+        assert_eq!(Route::of(b"/e/_probe"), Route::Probe(b""));
+        assert_eq!(Route::of(b"/e.php/_probe/echo?x"), Route::Probe(b"/echo"));
+        assert_eq!(Route::of(b"/e/_probes"), Route::Poll(b"_probes"));
+        assert_eq!(Route::of(b"/e/a,_probe"), Route::Poll(b"a,_probe"));
+        assert_eq!(Route::of(b"/everpoll.js?1"), Route::Script(None));
+        assert_eq!(Route::of(b"/everpoll.0123456789abcdef.js"), Route::Script(Some(b"0123456789abcdef")));
+        assert_eq!(Route::of(b"/everpoll.min.js"), Route::Elsewhere);
+    }
 
     #[test]
     fn cgi_hosts_are_understood_wherever_the_program_is_mounted() {

@@ -89,6 +89,28 @@ pub const KEYS: &[Key] = &[
         secret: false,
     },
     Key {
+        name: "padded_hold_max",
+        variable: "EVERPOLL_PADDED_HOLD_MAX",
+        default: "120",
+        form: "seconds, 0 to 3600",
+        meaning: "The longest padded hold: one that sends a space every few seconds, so that proxies do not cut it. \
+                  Clients ask for it once a proxy has cut them.",
+        advice: "Too low: more requests for nothing; 0 turns padded holds off. Too high: some proxies cut what lasts longer \
+                 than a minute or two, however much is sent.",
+        secret: false,
+    },
+    Key {
+        name: "heartbeat",
+        variable: "EVERPOLL_HEARTBEAT",
+        default: "15",
+        form: "seconds, 1 to 300",
+        meaning: "How often a quiet EventSource gets a comment, and a WebSocket a ping. A WebSocket that answers none of two \
+                  is closed.",
+        advice: "Too low: work for nothing. Too high: proxies cut streams that are quiet, many after 30 or 60 seconds, \
+                 and clients that are gone are noticed late.",
+        secret: false,
+    },
+    Key {
         name: "access",
         variable: "EVERPOLL_ACCESS",
         default: "open",
@@ -96,6 +118,45 @@ pub const KEYS: &[Key] = &[
         meaning: "Who may read. open: whoever reaches the program reads any channel.",
         advice: "The default holds only with a SQLite file and an address of this machine; otherwise it must be written \
                  down, since a web server in front makes any address public. token and proxy do not exist in this version.",
+        secret: false,
+    },
+    Key {
+        name: "allow_origins",
+        variable: "EVERPOLL_ALLOW_ORIGINS",
+        default: "none",
+        form: "none, *, or origins such as https://shop.example, separated by spaces or commas; in the file also a list",
+        meaning: "The sites whose pages may read here although they come from another host (CORS), and may open a \
+                  WebSocket. Pages of the same host always may.",
+        advice: "* lets every page of the web read whatever the visitor's browser reaches, though without cookies.",
+        secret: false,
+    },
+    Key {
+        name: "jsonp",
+        variable: "EVERPOLL_JSONP",
+        default: "false",
+        form: "true or false",
+        meaning: "Whether polls are answered as a script when they name a callback (cb=), for old browsers that cannot \
+                  read across hosts in any other way.",
+        advice: "With it, every page of the web can read what the visitor's browser reaches, cookies included.",
+        secret: false,
+    },
+    Key {
+        name: "probe",
+        variable: "EVERPOLL_PROBE",
+        default: "true",
+        form: "true or false",
+        meaning: "Whether the daemon serves the self-test page, /e/_probe, on which visitors see what their network does \
+                  to each transport.",
+        advice: "",
+        secret: false,
+    },
+    Key {
+        name: "demo",
+        variable: "EVERPOLL_DEMO",
+        default: "false",
+        form: "true or false",
+        meaning: "Whether the daemon serves the demo page, /demo. everpoll up switches it on.",
+        advice: "Whoever reaches the page can start its job, which publishes events on the demo's channel.",
         secret: false,
     },
     Key {

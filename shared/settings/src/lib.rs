@@ -26,7 +26,7 @@ pub use listen::Listen;
 pub use problems::Problems;
 pub use secret::{DatabaseUrl, Secret};
 
-use everpoll_protocol::{Limits, Publisher};
+use everpoll_protocol::{Limits, Origins, Publisher};
 use source::Sources;
 
 /// The environment variable that names the settings file.
@@ -50,8 +50,20 @@ pub struct Settings {
     pub fallback_workers: u32,
     /// Longest hold of a poll, 0–3600 s. Default: 25 s.
     pub hold_max: Duration,
+    /// Longest padded hold of a poll, 0–3600 s. Default: 120 s.
+    pub padded_hold_max: Duration,
+    /// How often a quiet stream gets a sign of life, 1–300 s. Default: 15 s.
+    pub heartbeat: Duration,
     /// Who may read.
     pub access: Access,
+    /// The sites whose pages may read from another host. Default: none.
+    pub allow_origins: Origins,
+    /// Whether polls may be answered as a script. Default: no.
+    pub jsonp: bool,
+    /// Whether the self-test page is served. Default: yes.
+    pub probe: bool,
+    /// Whether the demo page is served. Default: no.
+    pub demo: bool,
     /// What `POST /publish` must present. Default: none, only this machine may publish.
     pub publish_key: Option<Secret>,
     /// How long events stay; `None` = for ever. Default: 7 days.
@@ -106,7 +118,13 @@ impl Default for Settings {
             database_connections: 4,
             fallback_workers: 8,
             hold_max: Duration::from_secs(25),
+            padded_hold_max: Duration::from_secs(120),
+            heartbeat: Duration::from_secs(15),
             access: Access::Open,
+            allow_origins: Origins::default(),
+            jsonp: false,
+            probe: true,
+            demo: false,
             publish_key: None,
             retain_for: Some(Duration::from_secs(7 * 24 * 3600)),
             retain_count: None,
@@ -212,6 +230,10 @@ impl Settings {
         let key = self.publish_key.as_ref().map(|key| key.expose().to_owned());
         Limits {
             hold_max: self.hold_max,
+            padded_hold_max: self.padded_hold_max,
+            heartbeat: self.heartbeat,
+            origins: self.allow_origins.clone(),
+            jsonp: self.jsonp,
             publish_body_max: usize::try_from(self.body_max).unwrap_or(usize::MAX),
             publisher: Publisher { key, listens_locally },
         }
@@ -245,6 +267,14 @@ impl Settings {
                 .take("fallback_workers", number("workers", 1, 16, 8))
                 .unwrap_or(is.fallback_workers),
             hold_max: sources.take("hold_max", seconds(0, 3600, 25)).unwrap_or(is.hold_max),
+            padded_hold_max: sources
+                .take("padded_hold_max", seconds(0, 3600, 120))
+                .unwrap_or(is.padded_hold_max),
+            heartbeat: sources.take("heartbeat", seconds(1, 300, 15)).unwrap_or(is.heartbeat),
+            allow_origins: sources.take("allow_origins", origins).unwrap_or(is.allow_origins),
+            jsonp: sources.take("jsonp", flag).unwrap_or(is.jsonp),
+            probe: sources.take("probe", flag).unwrap_or(is.probe),
+            demo: sources.take("demo", flag).unwrap_or(is.demo),
             access: access.unwrap_or(is.access),
             publish_key: sources.take("publish_key", Secret::parse).or(is.publish_key),
             retain_for: sources.take("retain_for", age).unwrap_or(is.retain_for),

@@ -82,6 +82,10 @@ impl Sources {
                 toml::Value::String(text) => text,
                 // 0o660 and 432 are one number to TOML, and 660 is another: only text says what is meant.
                 toml::Value::Integer(number) if key.name != "socket_mode" => number.to_string(),
+                toml::Value::Boolean(on) => on.to_string(),
+                toml::Value::Array(parts) if parts.iter().all(toml::Value::is_str) => {
+                    parts.iter().filter_map(toml::Value::as_str).collect::<Vec<_>>().join(" ")
+                }
                 _ => {
                     let example = if key.default == "none" {
                         "a text in quotes".into()

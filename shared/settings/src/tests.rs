@@ -145,7 +145,17 @@ fn defaults_of_the_table_are_those_of_the_program() {
         assert_eq!(settings, Settings::default(), "{}", key.name);
     }
     let none: Vec<_> = KEYS.iter().filter(|key| key.default == "none").map(|key| key.name).collect();
-    assert_eq!(none, ["publish_key", "retain_count"]);
+    assert_eq!(none, ["allow_origins", "publish_key", "retain_count"]);
+}
+
+#[test]
+fn origins_are_a_text_or_a_list() {
+    let list = load(r#"allow_origins = ["https://shop.example", "http://localhost:3000"]"#, &[]).unwrap();
+    let text = [("EVERPOLL_ALLOW_ORIGINS", "https://shop.example,http://localhost:3000")];
+    assert_eq!(list.allow_origins, load("", &text).unwrap().allow_origins);
+    let wrong = wrong("allow_origins = 'shop.example'\njsonp = 'yes'\ndemo = true", &[]);
+    assert!(wrong.contains(r#"names "shop.example", which is no origin"#), "{wrong}");
+    assert!(wrong.contains("is neither true nor false"), "{wrong}");
 }
 
 #[test]

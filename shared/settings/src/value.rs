@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use everpoll_protocol::Origins;
+
 use crate::{Access, LogFormat};
 
 /// A whole number of `unit` from `low` to `high`.
@@ -108,6 +110,22 @@ pub(crate) fn access(text: &str) -> Result<Access, String> {
         }
         _ => Err("is not known; give open: whoever reaches the program reads any channel".into()),
     }
+}
+
+/// Yes or no.
+pub(crate) fn flag(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err("is neither true nor false; give one of them".into()),
+    }
+}
+
+/// The sites whose pages may read from another host: `none`, `*`, or origins.
+pub(crate) fn origins(text: &str) -> Result<Origins, String> {
+    Origins::parse(text).map_err(|wrong| {
+        format!("names {wrong:?}, which is no origin; give scheme, host and port as in https://shop.example, without a path, or * or none")
+    })
 }
 
 /// Which diagnostics are written. The filter itself is read by the program that writes them.

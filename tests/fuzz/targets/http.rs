@@ -27,6 +27,8 @@ fn read(bytes: &[u8]) -> Meaning {
                 headers: &head.fields,
                 body: b"",
                 peer_is_local: true,
+                peer: None,
+                may_upgrade: true,
             };
             assert_eq!(head.fields.header("no-such-field"), None);
             let parsed = Request::parse(&raw, &super::limits());

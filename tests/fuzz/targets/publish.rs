@@ -19,7 +19,15 @@ impl Headers for IsJson {
 
 /// A body is refused, or becomes events that subscribers get as they were meant.
 pub(crate) fn check(body: &[u8]) {
-    let raw = RawRequest { method: "POST", target: b"/publish", headers: &IsJson, body, peer_is_local: true };
+    let raw = RawRequest {
+        method: "POST",
+        target: b"/publish",
+        headers: &IsJson,
+        body,
+        peer_is_local: true,
+        peer: None,
+        may_upgrade: false,
+    };
     let parsed = Request::parse(&raw, &super::limits());
     assert!(!matches!(parsed, Ok(Request::Poll(_))));
     super::replies::check(&parsed);

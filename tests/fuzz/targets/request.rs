@@ -31,7 +31,15 @@ pub(crate) fn check(input: &[u8]) {
         Some((line[..colon].to_ascii_lowercase(), line[colon + 1..].trim_ascii()))
     });
     let headers = Fields(fields.collect());
-    let raw = |body| RawRequest { method: &method, target, headers: &headers, body, peer_is_local: true };
+    let raw = |body| RawRequest {
+        method: &method,
+        target,
+        headers: &headers,
+        body,
+        peer_is_local: true,
+        peer: None,
+        may_upgrade: false,
+    };
     let limits = super::limits();
     let parsed = Request::parse(&raw(body), &limits);
     assert_eq!(parsed, Request::parse(&raw(body), &limits));
