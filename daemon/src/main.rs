@@ -12,6 +12,7 @@ mod health;
 mod hub;
 mod listen;
 mod long_poll;
+mod pages;
 mod publish;
 mod replies;
 mod retention;

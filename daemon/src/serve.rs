@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::backend::Backend;
 use crate::front;
 use crate::listen::Listener;
+use crate::pages::Pages;
 use crate::server::{Patience, Server};
 
 /// How often the drain looks whether all requests are answered.
@@ -51,7 +52,7 @@ async fn serve(settings: &Settings) -> Result<()> {
         write: settings.write_timeout,
         connections_max,
     };
-    let server = Arc::new(Server::new(
+    let mut server = Server::new(
         limits,
         patience,
         backend.window.clone(),
@@ -59,7 +60,9 @@ async fn serve(settings: &Settings) -> Result<()> {
         backend.catch_up.clone(),
         backend.publishing.clone(),
         backend.health.clone(),
-    ));
+    );
+    server.pages = Pages::new(settings.probe, settings.demo, connections_max);
+    let server = Arc::new(server);
     let accepting = tokio::spawn(front::accept(listener, server.clone()));
     info!(%address, connections_max, "listening");
 

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::catch_up::CatchUp;
 use crate::health::Health;
 use crate::hub::{Hub, Wake, lock};
+use crate::pages::Pages;
 use crate::publish::Publishing;
 use crate::replies::Replies;
 use crate::seats::Seats;
@@ -45,6 +46,8 @@ pub(crate) struct Server {
     pub(crate) publishing: Publishing,
     pub(crate) replies: Replies,
     pub(crate) health: Arc<Health>,
+    /// The self-test and the demo, as far as they are switched on.
+    pub(crate) pages: Pages,
     /// Open connections.
     pub(crate) connections: AtomicUsize,
     /// Requests that are read but not answered yet.
@@ -69,6 +72,7 @@ impl Server {
         publishing: Publishing,
         health: Arc<Health>,
     ) -> Self {
+        let pages = Pages::new(false, false, patience.connections_max);
         Self {
             limits,
             patience,
@@ -79,6 +83,7 @@ impl Server {
             publishing,
             replies: Replies::default(),
             health,
+            pages,
             connections: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
             draining: AtomicBool::new(false),

@@ -1,4 +1,4 @@
-//! What hyper serves: publishing, health, polls with a body, and everything that is not found.
+//! What hyper serves: publishing, health, pages, polls with a body, and everything that is not found.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use crate::head::{FIELDS_MAX, HEAD_MAX};
 use crate::long_poll;
+use crate::pages;
 use crate::server::{Counted, Server};
 use crate::stream::{Rewound, Stream};
 
@@ -58,8 +59,11 @@ async fn respond(
     request: hyper::Request<Incoming>,
     server: &Arc<Server>,
     peer: Peer,
-) -> Response<Full<Bytes>> {
+) -> Response<pages::Body> {
     let _busy = Counted::new(&server.busy);
+    if let Some(page) = server.pages.find(request.uri().path()) {
+        return pages::respond(page, request, server, peer.0).await;
+    }
     let head_only = request.method() == hyper::Method::HEAD;
     let reply = match request.uri().path() {
         "/healthz" => Reply::health(200, "alive", "the daemon runs", head_only),
@@ -108,7 +112,11 @@ async fn respond_to_protocol(
 }
 
 /// Reads a body of at most `limit` bytes, as long as it keeps coming.
-async fn read_body(mut body: Incoming, limit: usize, patience: Duration) -> Result<Bytes, RequestError> {
+pub(crate) async fn read_body(
+    mut body: Incoming,
+    limit: usize,
+    patience: Duration,
+) -> Result<Bytes, RequestError> {
     // What says that it is too large is not read at all.
     if body.size_hint().lower() > limit as u64 {
         return Err(RequestError::BodyTooLarge { limit });
@@ -130,7 +138,8 @@ async fn read_body(mut body: Incoming, limit: usize, patience: Duration) -> Resu
     }
 }
 
-struct HyperHeaders<'a>(&'a HeaderMap);
+/// The headers that hyper has read.
+pub(crate) struct HyperHeaders<'a>(pub(crate) &'a HeaderMap);
 
 impl Headers for HyperHeaders<'_> {
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
@@ -140,8 +149,9 @@ impl Headers for HyperHeaders<'_> {
     }
 }
 
-fn to_response(reply: &Reply, server: &Server) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(reply.body()));
+/// A reply as hyper sends it.
+pub(crate) fn to_response(reply: &Reply, server: &Server) -> Response<pages::Body> {
+    let mut response = Response::new(Full::new(reply.body()).boxed_unsync());
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in reply.headers() {
         if let Ok(value) = HeaderValue::from_str(value) {

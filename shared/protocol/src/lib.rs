@@ -51,7 +51,7 @@ pub use network::{Cut, Network, Networks};
 pub use origins::Origins;
 pub use poll::{Answer, Input, Poll, Reconnect, Step};
 pub use publish::{MAX_PUBLISH_EVENTS, PublishRequest, Publisher};
-pub use reply::{Form, Head, Reply};
+pub use reply::{Form, Head, Reply, UNCACHED};
 pub use request::{Flavor, Headers, Limits, MAX_TARGET_BYTES, Pad, PollRequest, RawRequest, Request, Tab};
 pub use script::{SCRIPT_HASH, ScriptRequest};
 pub use steer::{HOLDER_ELSEWHERE, Steering};

@@ -24,9 +24,9 @@ const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 /// How long a browser keeps the script before it asks whether there is a new one, and how long under the script's own hash.
 const SCRIPT_CACHE: (&str, &str) = ("public, max-age=3600", "public, max-age=31536000, immutable");
 
-/// Headers of every reply. `no-transform` keeps haproxy from compressing; hostile caches were seen to ignore a bare
+/// Headers of every reply that must not be kept. `no-transform` keeps haproxy from compressing; hostile caches were seen to ignore a bare
 /// `no-store`, and to heed it together with the others.
-const COMMON: [(&str, &str); 5] = [
+pub const UNCACHED: [(&str, &str); 5] = [
     ("Cache-Control", "private, no-cache, no-store, must-revalidate, max-age=0, no-transform"),
     ("Pragma", "no-cache"),
     ("Expires", "Thu, 01 Jan 1970 00:00:00 GMT"),
@@ -281,10 +281,10 @@ impl Reply {
     }
 
     fn new(status: u16, content_type: &'static str, body: Vec<u8>, head_only: bool) -> Self {
-        let mut headers = Vec::with_capacity(COMMON.len() + 5);
+        let mut headers = Vec::with_capacity(UNCACHED.len() + 5);
         headers.push(("Content-Type", Cow::Borrowed(content_type)));
         headers.push(("Content-Length", body.len().to_string().into()));
-        headers.extend(COMMON.map(|(name, value)| (name, Cow::Borrowed(value))));
+        headers.extend(UNCACHED.map(|(name, value)| (name, Cow::Borrowed(value))));
         Self { status, headers, body: body.into(), head_only }
     }
 
