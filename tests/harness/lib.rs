@@ -29,6 +29,7 @@ pub mod numbers;
 pub mod pollers;
 pub mod ports;
 pub mod process;
+pub mod proxies;
 pub mod script;
 pub mod sse;
 pub mod stub;

@@ -280,7 +280,7 @@ fn error_log(directory: &TestDir) -> String {
 }
 
 /// Debian keeps servers out of the path of users.
-fn server_path(name: &str) -> PathBuf {
+pub(crate) fn server_path(name: &str) -> PathBuf {
     let known = ["/usr/sbin", "/usr/local/sbin"].map(|folder| Path::new(folder).join(name));
     known.into_iter().find(|path| path.exists()).unwrap_or_else(|| name.into())
 }
