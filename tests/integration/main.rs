@@ -32,6 +32,8 @@ mod front;
 mod garbage;
 /// Of one browser one request is held.
 mod hold;
+/// Internet Explorer's engine: three languages, and requests that behave as nobody would think.
+mod ie;
 /// The database goes away and comes back.
 mod outage;
 /// The same request to daemon and fallback: the same bytes back.
