@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use everpoll_fallback::variables::{Described, Environment, target};
-use everpoll_protocol::{Request, Route, cgi_target};
+use everpoll_protocol::{Route, cgi_target};
 use percent_encoding::percent_decode;
 
 const NAMES: [&str; 7] = [
@@ -29,7 +29,7 @@ pub(crate) fn check(input: &[u8]) {
     let environment: Environment =
         NAMES.iter().zip(&values).map(|(name, value)| variable(name, value)).collect();
     let described = Described::new(&environment);
-    super::replies::check(&Request::parse(&described.with_body(body), &super::limits()));
+    let _ = super::replies::check(&described.with_body(body));
 
     let (uri, info) = (values[0], values[2]);
     assert_eq!(described.target(), target(&environment));

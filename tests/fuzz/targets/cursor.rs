@@ -21,6 +21,6 @@ pub(crate) fn check(text: &[u8]) {
             let _ = Timestamp::from_micros(micros).to_string();
         }
         Ok(Cursor::Now) => assert!(text.len() <= 64),
-        Err(error) => super::replies::check(&Err(error)),
+        Err(error) => super::replies::check_error(&error),
     }
 }

@@ -31,7 +31,7 @@ fn read(bytes: &[u8]) -> Meaning {
                 may_upgrade: true,
             };
             assert_eq!(head.fields.header("no-such-field"), None);
-            let parsed = Request::parse(&raw, &super::limits());
+            let parsed = super::replies::check(&raw);
             let head::PollHead { length, keep_alive, http10, .. } = head;
             Meaning::Poll { length, keep_alive, http10, parsed }
         }
@@ -45,14 +45,13 @@ pub(crate) fn check(bytes: &[u8]) {
     match &whole {
         Meaning::Poll { length, parsed, .. } => {
             assert!(*length <= bytes.len() && *length <= head::HEAD_MAX);
-            super::replies::check(parsed);
             if let Ok(Request::Poll(request)) = parsed {
                 super::replies::check_channels_again(&request.channels);
             }
             // What follows a head does not change it.
             assert_eq!(read(&bytes[..*length]), whole);
         }
-        Meaning::Refused(error) => super::replies::check(&Err(error.clone())),
+        Meaning::Refused(error) => super::replies::check_error(error),
         // Or a client could make the daemon keep what it sends without end.
         Meaning::Partial => assert!(bytes.len() < head::HEAD_MAX),
         Meaning::Other => {}

@@ -11,33 +11,45 @@
 
 pub(crate) mod cgi;
 pub(crate) mod cursor;
+pub(crate) mod eventsource;
 pub(crate) mod fastcgi;
+pub(crate) mod handshake;
 pub(crate) mod http;
 pub(crate) mod publish;
 mod replies;
 pub(crate) mod request;
 
+#[path = "../../harness/sse/parser.rs"]
+#[allow(unreachable_pub, reason = "it is the harness' own, where others use it")]
+mod parser;
+
 use std::time::Duration;
 
-use everpoll_protocol::{Limits, Publisher};
+use everpoll_protocol::{Limits, Origins, Publisher};
 
 /// A target: its name, which is that of its corpus, and the check.
 pub(crate) type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub(crate) const ALL: [Target; 6] = [
+pub(crate) const ALL: [Target; 8] = [
     ("http", http::check),
     ("request", request::check),
     ("publish", publish::check),
     ("cursor", cursor::check),
     ("cgi", cgi::check),
     ("fastcgi", fastcgi::check),
+    ("eventsource", eventsource::check),
+    ("handshake", handshake::check),
 ];
 
-/// The settings under which requests are read: small, so that limits are reached.
+/// The settings under which requests are read: small, so that limits are reached, and with all that can be switched on.
 fn limits() -> Limits {
     Limits {
         hold_max: Duration::from_secs(25),
+        padded_hold_max: Duration::from_secs(120),
+        heartbeat: Duration::from_secs(15),
+        origins: Origins::parse("https://shop.example http://[::1]:8080").expect("two origins"),
+        jsonp: true,
         publish_body_max: 20_000,
         publisher: Publisher { key: None, listens_locally: true },
     }

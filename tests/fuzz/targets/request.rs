@@ -7,7 +7,18 @@ use std::borrow::Cow;
 
 use everpoll_protocol::{Headers, RawRequest, Request, Route};
 
-struct Fields<'a>(Vec<(Vec<u8>, &'a [u8])>);
+/// Header fields, one in each line.
+pub(super) struct Fields<'a>(Vec<(Vec<u8>, &'a [u8])>);
+
+impl<'a> Fields<'a> {
+    pub(super) fn of(lines: impl Iterator<Item = &'a [u8]>) -> Self {
+        let fields = lines.filter_map(|line| {
+            let colon = line.iter().position(|b| *b == b':')?;
+            Some((line[..colon].to_ascii_lowercase(), line[colon + 1..].trim_ascii()))
+        });
+        Self(fields.collect())
+    }
+}
 
 impl Headers for Fields<'_> {
     fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
@@ -26,11 +37,7 @@ pub(crate) fn check(input: &[u8]) {
     let mut lines = head.split(|b| *b == b'\n');
     let method = String::from_utf8_lossy(lines.next().unwrap_or_default()).into_owned();
     let target = lines.next().unwrap_or_default();
-    let fields = lines.filter_map(|line| {
-        let colon = line.iter().position(|b| *b == b':')?;
-        Some((line[..colon].to_ascii_lowercase(), line[colon + 1..].trim_ascii()))
-    });
-    let headers = Fields(fields.collect());
+    let headers = Fields::of(lines);
     let raw = |body| RawRequest {
         method: &method,
         target,
@@ -41,9 +48,8 @@ pub(crate) fn check(input: &[u8]) {
         may_upgrade: false,
     };
     let limits = super::limits();
-    let parsed = Request::parse(&raw(body), &limits);
+    let parsed = super::replies::check(&raw(body));
     assert_eq!(parsed, Request::parse(&raw(body), &limits));
-    super::replies::check(&parsed);
     if let Ok(Request::Poll(_)) = &parsed {
         assert!(matches!(Route::of(target), Route::Poll(_)));
         assert!(body.len() <= limits.body(target));
