@@ -12,16 +12,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use everpoll_protocol::{Head, PollRequest, RawRequest, Reconnect, Reply, Request, RequestError, ServeError};
+use everpoll_protocol::{
+    Flavor, Head, PollRequest, RawRequest, Reconnect, Reply, Request, RequestError, ServeError,
+};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::warn;
 
 use crate::head::{self, HEAD_MAX, Parsed, PollHead};
 use crate::listen::Listener;
-use crate::long_poll::{self, Connection};
 use crate::server::{self, Counted, Server};
 use crate::service;
 use crate::stream::Stream;
+use crate::transport::{Connection, eventsource, long_poll, padded, websocket};
 
 /// How long accepting pauses when the process has no file left for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -113,12 +115,30 @@ fn serve(stream: Stream, server: Arc<Server>) -> impl Future<Output = ()> + Send
                 buffer = Vec::new();
             }
             let _busy = Counted::new(&server.busy);
-            let closed = |context: &mut Context<'_>| stream.poll_closed(&mut buffer, HEAD_MAX, context);
-            let bytes = match long_poll::answer(&server, &request, Some(connection), closed).await {
-                Some(answered) => long_poll::to_bytes(&server, &request, connection, answered),
-                None => return,
+            let stays = match request.flavor {
+                Flavor::EventSource => {
+                    Box::pin(eventsource::serve(&stream, &mut buffer, &server, &request, connection)).await;
+                    return;
+                }
+                Flavor::WebSocket => {
+                    return Box::pin(websocket::serve(stream, buffer, &server, &request)).await;
+                }
+                _ if request.pad.is_some() => {
+                    Box::pin(padded::serve(&stream, &mut buffer, &server, &request, connection)).await
+                }
+                Flavor::LongPoll | Flavor::ShortPoll => {
+                    let closed =
+                        |context: &mut Context<'_>| stream.poll_closed(&mut buffer, HEAD_MAX, context);
+                    match long_poll::answer(&server, &request, Some(connection), closed).await {
+                        Some(answered) => {
+                            let bytes = long_poll::to_bytes(&server, &request, connection, answered);
+                            stream.send(&bytes, server.patience.write).await.is_ok()
+                        }
+                        None => false,
+                    }
+                }
             };
-            if write(&stream, &bytes, &server).await.is_err() || !stays_open(&server, connection) {
+            if !stays || !stays_open(&server, connection) {
                 return;
             }
             first = false;
@@ -143,7 +163,7 @@ async fn next_poll(stream: &Stream, buffer: &mut Vec<u8>, server: &Server) -> Ne
     match read_request(stream, buffer, server).await {
         Read::Poll(request, connection) => Next::Poll(request, connection),
         Read::Other => Next::Other,
-        Read::Reply(bytes, connection) => match write(stream, &bytes, server).await {
+        Read::Reply(bytes, connection) => match stream.send(&bytes, server.patience.write).await {
             Ok(()) if stays_open(server, connection) => Next::Again,
             _ => Next::Close,
         },
@@ -281,34 +301,10 @@ fn read_some(stream: &Stream, buffer: &mut Vec<u8>) -> io::Result<()> {
     }
 }
 
-async fn write(stream: &Stream, bytes: &Bytes, server: &Server) -> io::Result<()> {
-    let mut rest = &bytes[..];
-    // Nearly always the socket takes all at once, and no timer is needed.
-    match stream.try_write(rest) {
-        Ok(written) if written == rest.len() => return Ok(()),
-        Ok(written) => rest = &rest[written..],
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-        Err(error) => return Err(error),
-    }
-    let slow = async {
-        while !rest.is_empty() {
-            // From piece to piece: a mebibyte may take minutes on a bad line, and would begin anew each time.
-            timeout(server.patience.write, stream.writable()).await??;
-            match stream.try_write(rest) {
-                Ok(written) => rest = &rest[written..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    };
-    Box::pin(slow).await
-}
-
 /// Answers a head that cannot be understood. What is still on its way is read for a moment, so that closing does not
 /// reset the connection before the client has read the reply (RFC 9112 section 9.6).
 async fn refuse(stream: &Stream, bytes: &Bytes, server: &Server) {
-    if write(stream, bytes, server).await.is_err() {
+    if stream.send(bytes, server.patience.write).await.is_err() {
         return;
     }
     let drain = async {

@@ -11,7 +11,6 @@ mod head;
 mod health;
 mod hub;
 mod listen;
-mod long_poll;
 mod pages;
 mod publish;
 mod replies;
@@ -22,6 +21,7 @@ mod server;
 mod service;
 mod stream;
 mod tailer;
+mod transport;
 mod wakeup;
 mod window;
 

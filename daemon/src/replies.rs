@@ -1,10 +1,11 @@
-//! Reply bytes that are made once and shared by all who are caught up.
+//! Bytes that are made once and shared by all who are caught up.
 //!
 //! When an event wakes thousands of polls of one channel, nearly all of them stand at the same cursor and want the same
 //! form; the first makes the bytes, the others write them. What must not be shared is not offered: a reply that passes
 //! over events for one `wait_id`.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -27,37 +28,39 @@ pub(crate) struct Key {
     pub(crate) http10: bool,
 }
 
-/// The replies of the window's present state.
-#[derive(Debug, Default)]
-pub(crate) struct Replies(Mutex<Cache>);
+/// What was written for a state `S` of things, by what makes two requests for it alike.
+#[derive(Debug)]
+pub(crate) struct Shared<S, K, V>(Mutex<Option<(S, HashMap<K, V>)>>);
 
-#[derive(Debug, Default)]
-struct Cache {
-    generation: u64,
-    date: Option<Arc<str>>,
-    replies: HashMap<Key, Bytes>,
-}
+/// Replies to held polls. They tell the time, so they are good for a second.
+pub(crate) type Replies = Shared<(u64, Arc<str>), Key, Bytes>;
 
-/// Most replies that are kept; only what is asked for right now is worth keeping.
+/// Most values that are kept; only what is asked for right now is worth keeping.
 const KEPT_MAX: usize = 64;
 
-impl Replies {
-    /// The reply made for this state of the window in this second, if there is one.
-    pub(crate) fn find(&self, generation: u64, date: &Arc<str>, key: &Key) -> Option<Bytes> {
-        let cache = lock(&self.0);
-        let fresh = cache.generation == generation && cache.date.as_ref() == Some(date);
-        if fresh { cache.replies.get(key).cloned() } else { None }
+impl<S, K, V> Default for Shared<S, K, V> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<S: Clone + PartialEq, K: Eq + Hash, V: Clone> Shared<S, K, V> {
+    /// What was written for this state of things, if there is something.
+    pub(crate) fn find(&self, state: &S, key: &K) -> Option<V> {
+        match &*lock(&self.0) {
+            Some((known, values)) if known == state => values.get(key).cloned(),
+            _ => None,
+        }
     }
 
-    /// Keeps a reply for the others.
-    pub(crate) fn keep(&self, generation: u64, date: &Arc<str>, key: Key, reply: Bytes) {
-        let mut cache = lock(&self.0);
-        if cache.generation != generation
-            || cache.date.as_ref() != Some(date)
-            || cache.replies.len() >= KEPT_MAX
-        {
-            *cache = Cache { generation, date: Some(date.clone()), replies: HashMap::new() };
+    /// Keeps something for the others.
+    pub(crate) fn keep(&self, state: &S, key: K, value: V) {
+        let mut kept = lock(&self.0);
+        match &mut *kept {
+            Some((known, values)) if known == state && values.len() < KEPT_MAX => {
+                values.insert(key, value);
+            }
+            _ => *kept = Some((state.clone(), HashMap::from([(key, value)]))),
         }
-        cache.replies.insert(key, reply);
     }
 }

@@ -15,6 +15,7 @@ use crate::pages::Pages;
 use crate::publish::Publishing;
 use crate::replies::Replies;
 use crate::seats::Seats;
+use crate::transport::Streams;
 use crate::window::Window;
 
 /// How long a client may take, and how many there may be.
@@ -45,6 +46,7 @@ pub(crate) struct Server {
     pub(crate) catch_up: Arc<CatchUp>,
     pub(crate) publishing: Publishing,
     pub(crate) replies: Replies,
+    pub(crate) streams: Streams,
     pub(crate) health: Arc<Health>,
     /// The self-test and the demo, as far as they are switched on.
     pub(crate) pages: Pages,
@@ -82,6 +84,7 @@ impl Server {
             catch_up,
             publishing,
             replies: Replies::default(),
+            streams: Streams::default(),
             health,
             pages,
             connections: AtomicUsize::new(0),
@@ -135,7 +138,7 @@ impl Server {
     }
 
     /// Evenly spread, not secret: it only keeps clients apart.
-    fn random(&self) -> u32 {
+    pub(crate) fn random(&self) -> u32 {
         self.random.hash_one(self.random_state.fetch_add(1, Ordering::Relaxed)) as u32
     }
 

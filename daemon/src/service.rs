@@ -18,10 +18,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::timeout;
 
 use crate::head::{FIELDS_MAX, HEAD_MAX};
-use crate::long_poll;
 use crate::pages;
 use crate::server::{Counted, Server};
 use crate::stream::{Rewound, Stream};
+use crate::transport::long_poll;
 
 /// Smallest buffer that hyper allows is 8 KiB; heads may be larger, bodies are read in pieces.
 const BUFFER: usize = 2 * HEAD_MAX;

@@ -4,9 +4,11 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 
 /// A client's connection.
 pub(crate) enum Stream {
@@ -56,6 +58,31 @@ impl Stream {
 
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         either!(self, stream => stream.try_write(bytes))
+    }
+
+    /// Writes all of `bytes`; an error also when the client takes nothing of it for as long as `patience`.
+    pub(crate) async fn send(&self, bytes: &[u8], patience: Duration) -> io::Result<()> {
+        let mut rest = bytes;
+        // Nearly always the socket takes all at once, and no timer is needed.
+        match self.try_write(rest) {
+            Ok(written) if written == rest.len() => return Ok(()),
+            Ok(written) => rest = &rest[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        let slow = async {
+            while !rest.is_empty() {
+                // From piece to piece: a mebibyte may take minutes on a bad line, and would begin anew each time.
+                timeout(patience, self.writable()).await??;
+                match self.try_write(rest) {
+                    Ok(written) => rest = &rest[written..],
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        };
+        Box::pin(slow).await
     }
 
     /// Ready when there is something to read, or the client has left.

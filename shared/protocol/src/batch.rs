@@ -15,7 +15,7 @@ pub const BATCH_BYTES: usize = 1024 * 1024;
 /// An event as subscribers get it: written once, shared by all replies.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Record {
-    /// The event's id; 0 for what is said between events and has no place in the log.
+    /// The event's id; where Everpoll itself has something to say, up to where the client is then.
     pub id: u64,
     /// The event's channel.
     pub channel: Channel,
@@ -109,6 +109,11 @@ impl Record {
             json: out.into(),
             parts,
         }
+    }
+
+    /// Whether the id means something: only what is said before anything is known has none. In an empty log it is 0.
+    pub(crate) fn has_id(&self) -> bool {
+        self.json.starts_with(b"{\"id\":")
     }
 
     /// `{"id":…,"channel_id":…,` with the brace and the comma.

@@ -62,6 +62,8 @@ pub enum Answer {
         reconnect: Reconnect,
         /// Whether the request was answered without being held.
         at_once: bool,
+        /// Where the poll stood before.
+        from: Cursor,
     },
     /// An error.
     Error(ServeError),
@@ -114,16 +116,16 @@ impl Poll {
     fn read(&mut self, batch: &Batch, now: Instant) -> Step {
         // From here on the poll has a place in the log, even if it began with a time or with `now`: what comes
         // after this read is news, whatever the clock said.
-        self.cursor = Cursor::After(batch.cursor);
+        let from = std::mem::replace(&mut self.cursor, Cursor::After(batch.cursor));
         match self.hold_until {
             Some(until) if batch.is_empty() && now < until => {
                 self.was_held = true;
                 Step::Hold(until)
             }
             // An empty batch is a reply, too: its cursor is where the client goes on.
-            Some(_) => self.answer(batch.clone(), Reconnect::Now),
-            None if batch.more => self.answer(batch.clone(), Reconnect::Now),
-            None => self.answer(batch.clone(), Reconnect::ShortPoll),
+            Some(_) => self.answer(batch.clone(), Reconnect::Now, from),
+            None if batch.more => self.answer(batch.clone(), Reconnect::Now, from),
+            None => self.answer(batch.clone(), Reconnect::ShortPoll, from),
         }
     }
 
@@ -133,15 +135,15 @@ impl Poll {
             Cursor::After(cursor) => {
                 // The caller asked for the place and did not get it: the poll was not held after all.
                 self.was_held &= reconnect != Reconnect::HolderElsewhere;
-                self.answer(Batch::empty(cursor), reconnect)
+                self.answer(Batch::empty(cursor), reconnect, self.cursor)
             }
             // The log was not read yet, so there is no cursor to go on from.
             Cursor::Since(_) | Cursor::Now => Step::Reply(Answer::Error(ServeError::Draining)),
         }
     }
 
-    fn answer(&self, batch: Batch, reconnect: Reconnect) -> Step {
-        Step::Reply(Answer::Batch { batch, reconnect, at_once: !self.was_held })
+    fn answer(&self, batch: Batch, reconnect: Reconnect, from: Cursor) -> Step {
+        Step::Reply(Answer::Batch { batch, reconnect, at_once: !self.was_held, from })
     }
 }
 
@@ -161,7 +163,7 @@ impl Answer {
             return self.short_stream(request, now, reconnect_in);
         }
         match self {
-            Self::Batch { batch, reconnect, at_once } => {
+            Self::Batch { batch, reconnect, at_once, .. } => {
                 let reconnect_in = reconnect_in(*reconnect);
                 Reply::batch(batch, &request.channels, &form, reconnect_in, *at_once, hold, now)
             }
@@ -203,31 +205,31 @@ impl Answer {
         Some(Reply::padded(request.pad?, &request.form()).open_http1(head, true))
     }
 
-    /// The rest of a padded reply's body: exactly `room` bytes. What does not fit waits for the next poll. The poll stood
-    /// at `from` when its head went out.
+    /// The rest of a padded reply's body: exactly `room` bytes. What does not fit waits for the next poll.
     #[must_use]
     pub fn padded(
         &self,
         request: &PollRequest,
         room: usize,
-        from: u64,
         hold: u32,
         now: Timestamp,
         reconnect_in: impl Fn(Reconnect) -> u32,
     ) -> Bytes {
         let mut body = self.reply(request, hold, now, &reconnect_in).body();
-        if let (true, Self::Batch { batch, .. }) = (body.len() > room, self) {
+        if let (true, Self::Batch { batch, from, .. }) = (body.len() > room, self) {
+            // A poll that was held has read the log before, and so stands at an id.
+            let after = if let Cursor::After(id) = from { *id } else { batch.cursor };
             let records: usize = batch.records.iter().map(|record| record.json.len() + 1).sum();
             let around = body.len().saturating_sub(records);
-            let mut batch = batch.clone().cut_to(room.saturating_sub(around), from);
-            loop {
-                let answer = Self::Batch { batch: batch.clone(), reconnect: Reconnect::Now, at_once: false };
+            // The other is for a gap that does not fit, because its channel's name is that long.
+            let some = batch.clone().cut_to(room.saturating_sub(around), after);
+            for batch in [some, Batch::empty(after)] {
+                let (reconnect, from) = (Reconnect::Now, *from);
+                let answer = Self::Batch { batch, reconnect, at_once: false, from };
                 body = answer.reply(request, hold, now, &reconnect_in).body();
-                if body.len() <= room || batch == Batch::empty(from) {
+                if body.len() <= room {
                     break;
                 }
-                // Not even the gap fits, because its channel's name is that long.
-                batch = Batch::empty(from);
             }
         }
         let mut padded = body.to_vec();
@@ -260,7 +262,7 @@ mod tests {
 
     fn reply(step: Step) -> (Vec<u64>, u64, Reconnect, bool) {
         match step {
-            Step::Reply(Answer::Batch { batch, reconnect, at_once }) => {
+            Step::Reply(Answer::Batch { batch, reconnect, at_once, .. }) => {
                 (batch.records.iter().map(|r| r.id).collect(), batch.cursor, reconnect, at_once)
             }
             other => panic!("{other:?}"),
@@ -309,9 +311,10 @@ mod tests {
         let request = poll_request("/e/cheese?pad=4096&envelope=1");
         let records: Vec<_> = (8..20).map(|id| record(id, 500, None)).collect();
         let batch = Batch { gap: None, records, cursor: 19, more: false };
-        let answer = |batch| Answer::Batch { batch, reconnect: Reconnect::Now, at_once: false };
+        let (reconnect, from) = (Reconnect::Now, Cursor::After(7));
+        let answer = |batch| Answer::Batch { batch, reconnect, at_once: false, from };
         let padded = |answer: Answer, room: usize| {
-            let body = answer.padded(&request, room, 7, 25, Timestamp::default(), |_| 0);
+            let body = answer.padded(&request, room, 25, Timestamp::default(), |_| 0);
             assert_eq!(body.len(), room);
             let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
             (json["events"].as_array().unwrap().len(), json["cursor"].as_str().unwrap().to_owned())

@@ -111,9 +111,7 @@ impl Stream {
             let beat = self.interval().as_secs_f64();
             let data = format!("{{{cursor}\"beat\":{beat}}}");
             self.told = begins.unwrap_or(0);
-            // An id of 0 is as good as none to EventSource.
-            let id = begins.filter(|id| *id > 0);
-            records.push(Record::notice(id, &self.channel, now, "everpoll:hello", &data).into());
+            records.push(Record::notice(begins, &self.channel, now, "everpoll:hello", &data).into());
         }
         records.extend(batch.gap.map(|gap| gap.record(&self.channel, now).into()));
         records.extend_from_slice(&batch.records);
@@ -140,7 +138,7 @@ impl Stream {
         self.beats += 1;
         let data = format!("{{\"n\":{},\"cursor\":\"{cursor}\"}}", self.beats);
         self.told = cursor;
-        Some(Record::notice((cursor > 0).then_some(cursor), &self.channel, now, "everpoll:beat", &data))
+        Some(Record::notice(self.cursor, &self.channel, now, "everpoll:beat", &data))
     }
 
     /// The last record of a stream; the client is to come back in `reconnect_in` seconds.
@@ -148,8 +146,7 @@ impl Stream {
     pub fn end(&self, why: Ended, reconnect_in: u32, now: Timestamp) -> Record {
         let reason = why.reason();
         let data = format!("{{\"reconnect_in\":{reconnect_in},\"reason\":\"{reason}\"}}");
-        let id = self.cursor.filter(|cursor| *cursor > 0);
-        Record::notice(id, &self.channel, now, "everpoll:end", &data)
+        Record::notice(self.cursor, &self.channel, now, "everpoll:end", &data)
     }
 }
 
@@ -175,12 +172,12 @@ impl Wire {
                 out.extend_from_slice(&line(record.kind_json()));
                 out.extend_from_slice(b"\ndata: ");
                 out.extend_from_slice(record.data_json());
-                write_id(record.id, out);
+                write_id(record, out);
             }
             Self::RecordBlocks => {
                 out.extend_from_slice(b"data: ");
                 out.extend_from_slice(&record.json);
-                write_id(record.id, out);
+                write_id(record, out);
             }
             Self::Frames => {
                 out.extend_from_slice(record.head_json());
@@ -203,9 +200,9 @@ impl Wire {
     }
 }
 
-fn write_id(id: u64, out: &mut Vec<u8>) {
-    if id > 0 {
-        out.extend_from_slice(format!("\nid: {id}").as_bytes());
+fn write_id(record: &Record, out: &mut Vec<u8>) {
+    if record.has_id() {
+        out.extend_from_slice(format!("\nid: {}", record.id).as_bytes());
     }
     out.extend_from_slice(b"\n\n");
 }

@@ -5,28 +5,18 @@
 //! wakes, whatever came before it is read.
 
 use std::future::{Future, poll_fn};
-use std::sync::Arc;
 use std::task::{Context, Poll as Ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use everpoll_protocol::{
-    Answer, Cursor, Head, Input, Page, Poll, PollRequest, Reconnect, Reply, ServeError, Step,
-};
+use everpoll_protocol::{Answer, Cursor, Head, Input, Poll, PollRequest, Reconnect, Reply, ServeError, Step};
 use tokio::time::sleep_until;
 
-use crate::hub::{Subscription, Waiter, Wake, lock};
+use super::Connection;
+use super::hold::{Hold, look};
+use crate::hub::{Waiter, Wake, lock};
 use crate::replies::Key;
-use crate::seats::Seats;
 use crate::server::{self, Server};
-use crate::window::Look;
-
-/// What an HTTP/1 edge needs to know to write the head.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Connection {
-    pub(crate) keep_alive: bool,
-    pub(crate) http10: bool,
-}
 
 /// Serves a poll for hyper, which notices itself that a client left, and then drops this.
 pub(crate) async fn reply(server: &Server, request: &PollRequest) -> Reply {
@@ -71,7 +61,7 @@ pub(crate) fn answer(
                 let generation = lock(&server.window).generation();
                 stand = Some(Stand { generation, cursor });
                 let key = key(server, request, connection, cursor);
-                if let Some(bytes) = server.replies.find(generation, &server::http_date(), &key) {
+                if let Some(bytes) = server.replies.find(&(generation, server::http_date()), &key) {
                     return Some(Answered::Shared(bytes));
                 }
             }
@@ -99,7 +89,7 @@ pub(crate) fn answer(
                     }
                     None => Input::PlaceTaken,
                 },
-                Some(hold) => wait(hold.subscription.waiter(), until, &mut closed).await?,
+                Some(hold) => wait(hold.waiter(), until, &mut closed).await?,
             };
             if let Step::Reply(answer) = handle(&mut poll, input, request) {
                 return Some(Answered::Own(answer, None));
@@ -110,24 +100,6 @@ pub(crate) fn answer(
 
 fn handle(poll: &mut Poll, input: Input<'_>, request: &PollRequest) -> Step {
     poll.handle(input, request.wait_id.as_ref(), Instant::now())
-}
-
-/// What a poll has while it is held; dropping it gives all of it back.
-struct Hold<'a> {
-    subscription: Subscription,
-    _seat: Option<crate::seats::Seat<'a>>,
-}
-
-impl<'a> Hold<'a> {
-    /// `None` when another request of this browser is held.
-    fn begin(server: &'a Server, request: &PollRequest) -> Option<Self> {
-        let waiter: Arc<Waiter> = Arc::default();
-        let seat = match &request.wait_id {
-            Some(wait_id) => Some(Seats::claim(&server.seats, wait_id, request.tab.as_ref(), &waiter)?),
-            None => None,
-        };
-        Some(Self { subscription: server.hub.subscribe(&request.channels, waiter), _seat: seat })
-    }
 }
 
 /// Waits for whatever ends a hold; `None` when the client left.
@@ -153,22 +125,13 @@ fn wait<'a>(
     })
 }
 
-/// What there is after `cursor`, from memory; `None` when that does not reach, and the database is to be asked.
-fn look(server: &Server, request: &PollRequest, cursor: Cursor, held: bool) -> Option<Arc<Page>> {
-    // A function of its own: the lock must be gone before anything is waited for.
-    match lock(&server.window).look(&request.channels, cursor, held) {
-        Look::Found(page) => Some(Arc::new(page)),
-        Look::Miss => None,
-    }
-}
-
-fn make_reply(server: &Server, request: &PollRequest, answer: &Answer) -> Reply {
+pub(crate) fn make_reply(server: &Server, request: &PollRequest, answer: &Answer) -> Reply {
     let reconnect_in = |reconnect: Reconnect| server.reconnect_in(reconnect);
     answer.reply(request, server.hold_seconds(request), server::now(), reconnect_in)
 }
 
 fn key(server: &Server, request: &PollRequest, connection: Connection, cursor: u64) -> Key {
-    let Connection { keep_alive, http10 } = while_serving(server, connection);
+    let Connection { keep_alive, http10 } = connection.while_serving(server);
     Key { channels: request.channels.clone(), cursor, form: request.form(), keep_alive, http10 }
 }
 
@@ -194,26 +157,22 @@ fn write(
     stood: Option<Stand>,
 ) -> Bytes {
     let date = server::http_date();
-    let Connection { keep_alive, http10 } = while_serving(server, connection);
+    let Connection { keep_alive, http10 } = connection.while_serving(server);
     let bytes = make_reply(server, request, answer).to_http1(Head { keep_alive, http10, date: &date });
     if let Some(Stand { generation, cursor }) = stood
         && may_share(answer)
         && lock(&server.window).generation() == generation
     {
-        server.replies.keep(generation, &date, key(server, request, connection, cursor), bytes.clone());
+        let key = key(server, request, connection, cursor);
+        server.replies.keep(&(generation, date), key, bytes.clone());
     }
     bytes
-}
-
-/// While the daemon drains, connections are closed behind their reply.
-fn while_serving(server: &Server, connection: Connection) -> Connection {
-    Connection { keep_alive: connection.keep_alive && !server.draining(), ..connection }
 }
 
 /// Only news of a hold, and only what is the same for every browser.
 fn may_share(answer: &Answer) -> bool {
     match answer {
-        Answer::Batch { batch, reconnect: Reconnect::Now, at_once: false } => {
+        Answer::Batch { batch, reconnect: Reconnect::Now, at_once: false, .. } => {
             batch.gap.is_none()
                 && !batch.records.is_empty()
                 && batch.records.iter().all(|record| record.exclude.is_none())

@@ -1,0 +1,185 @@
+//! A stream in WebSocket frames (RFC 6455).
+//!
+//! Frames are read and written by `tungstenite`. What a client sends is of no interest but as a sign of life; so it may be
+//! small only.
+
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use everpoll_protocol::{Ended, PollRequest, Reconnect};
+use futures_util::{SinkExt, StreamExt};
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+
+use super::feed::{Feed, Next};
+use crate::server::{self, Server};
+use crate::stream::{Rewound, Stream};
+
+/// Largest message of a client, in bytes.
+const MESSAGE_MAX: usize = 4096;
+
+/// What is written before it is looked whether the client takes it, in bytes.
+const WRITE_AHEAD: usize = 64 * 1024;
+
+/// How long a client may take to answer that the WebSocket is closed.
+const CLOSING: Duration = Duration::from_secs(2);
+
+type Socket = WebSocketStream<Rewound>;
+
+/// Serves a WebSocket until one of the two ends it.
+pub(crate) async fn serve(stream: Stream, before: Vec<u8>, server: &Server, request: &PollRequest) {
+    let Some(key) = &request.websocket_key else { return };
+    // In this order: who has seen the head misses nothing that is published from now on.
+    let mut feed = Feed::begin(server, request);
+    let head = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {}\r\nDate: {}\r\n\r\n",
+        derive_accept_key(&key[..]),
+        server::http_date()
+    );
+    if stream.send(head.as_bytes(), server.patience.write).await.is_err() {
+        return;
+    }
+    let config = WebSocketConfig::default()
+        // Kept while the socket is idle. Clients send next to nothing.
+        .read_buffer_size(256)
+        .write_buffer_size(WRITE_AHEAD)
+        .max_message_size(Some(MESSAGE_MAX))
+        .max_frame_size(Some(MESSAGE_MAX));
+    let stream = Rewound::new(before, stream);
+    let mut socket = Box::new(WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await);
+    if let Some(close) = follow(&mut socket, server, &mut feed).await {
+        finish(&mut socket, close).await;
+    }
+}
+
+/// Writes events until something ends it; `None` when nobody is there any more who could be told why.
+async fn follow(socket: &mut Socket, server: &Server, feed: &mut Feed<'_>) -> Option<CloseFrame> {
+    let silence_max = 2 * server.limits.heartbeat;
+    let mut heard = Instant::now();
+    loop {
+        let mut broken = None;
+        let closed = |context: &mut Context<'_>| {
+            loop {
+                match socket.poll_next_unpin(context) {
+                    Poll::Ready(Some(Ok(_))) => heard = Instant::now(),
+                    Poll::Ready(Some(Err(error))) => {
+                        broken = complaint(&error);
+                        return Poll::Ready(());
+                    }
+                    Poll::Ready(None) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        };
+        let next = feed.next(closed).await;
+        let parts = match next {
+            Next::Write(written) => written.parts.clone(),
+            Next::Heartbeat(record) => {
+                // Some patience more: the answer to the last ping may be on its way.
+                if heard.elapsed() > silence_max + server.limits.heartbeat / 2 {
+                    return None;
+                }
+                if send(socket, server, [Message::Ping(Bytes::new())]).await.is_err() {
+                    return None;
+                }
+                let text = record.map(|record| {
+                    let mut text = Vec::new();
+                    feed.wire().write(&record, &mut text);
+                    Bytes::from(text)
+                });
+                text.into_iter().collect()
+            }
+            Next::End(why) => return Some(farewell(server, why)),
+            Next::Closed => return broken,
+        };
+        match send(socket, server, parts.into_iter().filter_map(text)).await {
+            Ok(()) => {}
+            Err(Unsent::Slow) => return Some(close(CloseCode::Again, "resume from your cursor")),
+            Err(Unsent::Gone) => return None,
+        }
+    }
+}
+
+/// Why something was not sent.
+enum Unsent {
+    /// The client takes nothing.
+    Slow,
+    /// There is no client any more.
+    Gone,
+}
+
+/// Sends messages, as fast as the client takes them.
+async fn send(
+    socket: &mut Socket,
+    server: &Server,
+    messages: impl IntoIterator<Item = Message>,
+) -> Result<(), Unsent> {
+    let mut ahead = 0;
+    for message in messages {
+        ahead += message.len();
+        // Into the buffer, which is larger than what is fed at a time, unless that is a single large event.
+        in_time(server, socket.feed(message)).await?;
+        if ahead >= WRITE_AHEAD {
+            in_time(server, socket.flush()).await?;
+            ahead = 0;
+        }
+    }
+    in_time(server, socket.flush()).await
+}
+
+async fn in_time(server: &Server, sent: impl Future<Output = Result<(), Error>>) -> Result<(), Unsent> {
+    match timeout(server.patience.write, sent).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(Unsent::Gone),
+        Err(_) => Err(Unsent::Slow),
+    }
+}
+
+fn text(part: Bytes) -> Option<Message> {
+    // The protocol's JSON is ASCII.
+    Utf8Bytes::try_from(part).ok().map(Message::Text)
+}
+
+/// What is said to a client that broke the rules; `None` when it is merely gone.
+fn complaint(error: &Error) -> Option<CloseFrame> {
+    match error {
+        Error::Capacity(_) => Some(close(CloseCode::Size, "messages of clients are not read; send less")),
+        Error::Utf8(_) => Some(close(CloseCode::Invalid, "text is not UTF-8")),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        Error::Protocol(_) => Some(close(CloseCode::Protocol, "frame is not as RFC 6455 has it")),
+        _ => None,
+    }
+}
+
+fn farewell(server: &Server, why: Ended) -> CloseFrame {
+    let (code, reconnect) = match why {
+        Ended::Draining => (CloseCode::Away, Reconnect::Drain),
+        _ => (CloseCode::Again, Reconnect::ShortPoll),
+    };
+    let reconnect_in = server.reconnect_in(reconnect);
+    match why {
+        Ended::Draining => close(code, &format!("reconnect_in={reconnect_in}")),
+        _ => close(code, &format!("reconnect_in={reconnect_in} {}", why.reason())),
+    }
+}
+
+fn close(code: CloseCode, reason: &str) -> CloseFrame {
+    CloseFrame { code, reason: reason.to_owned().into() }
+}
+
+/// Says why, and waits a moment for the client to have read it.
+async fn finish(socket: &mut Socket, close: CloseFrame) {
+    let handshake = async {
+        if socket.close(Some(close)).await.is_ok() {
+            while let Some(Ok(_)) = socket.next().await {}
+        }
+    };
+    let _ = timeout(CLOSING, handshake).await;
+}
