@@ -93,7 +93,10 @@ fn stream(request: &PollRequest, records: &[Arc<Record>], mut say: impl FnMut(Wi
             say(wire, &record, record.id);
         }
         from = Cursor::After(cursor);
-        if let Some(beat) = stream.heartbeat(time()) {
+        let beat = stream.heartbeat(time());
+        // Between events a page is told only what it does not know, unless it asks for more.
+        assert_eq!(beat.is_some(), request.beat.is_some() || read.is_empty());
+        if let Some(beat) = beat {
             say(wire, &beat, cursor);
         }
     }
