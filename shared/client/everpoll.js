@@ -5,8 +5,7 @@
        events.on('cheese_created', function (data, event) { ... });
 
    What a newcomer gets wrong:
-   - This file is ES3 and ASCII, and must stay so: old browsers refuse all of it for one trailing comma. Names that
-     begin with _ are private and shortened in dist/; what is sent between tabs or stored must not begin with _.
+   - This file is ES3 and ASCII, and must stay so: old browsers refuse all of it for one trailing comma.
    - The cursor is the only truth. It moves only when a whole reply was understood, so whatever goes wrong on the way
      (a cut, a captive portal, a closed tab) the next request asks for the same events again, and what came twice is
      known by its id.
@@ -181,183 +180,628 @@ var Everpoll = (function () {
 
   /* ---- The core: everything but the browser ---- */
 
-  /* `env` has the network, timers, clock and randomness; what it does not have comes from the host. */
+  /* `env` has the network, timers, clock, storage and the way to other tabs; what it lacks comes from the host. */
   function Core(channels, options, env) {
-    var self = this, key, host = hostEnv();
-    self.options = options = options || {};
-    self.channels = typeof channels === 'string' ? channels.split(',') : channels.slice(0);
-    self.state = 'stopped';
-    self.transport = options.transport === 'short-poll' ? 'short-poll' : 'long-poll';
+    var self = this, host = hostEnv(), key, handlers = {}, urls, tab, waitId, keepKey, fitKey, kind;
+    /* What runs: whether at all, the request or stream under way, the timers. */
+    var on = false, away = false, job = null, sending = false, timer, ticker, lastTick, count = 0;
+    /* What is known of the server: whether it just answered; failures in a row; of those, silent ones; endpoints tried
+       since the last answer; the endpoint in use; when to try the first again, and the pause between such trials; ms to
+       the server and back; its longest hold, seconds; when requests went out at once after a failure; what to report. */
+    var sure, fails, dogs, tried, endpoint, firstAt, firstPause, rtt, serverHold, instants, cut, fit, strikes, streamAt;
+    /* What is known of the other tabs. */
+    var role, members, solo, group, line, release, turn, heard, asks, askedAt, covered, target, want;
+
+    options = options || {};
     env = env || {};
     for (key in host) if (env[key] === undefined) env[key] = host[key];
-    self._env = env;
-    self._handlers = {};
-    self._urls = typeof options.url === 'string' ? [options.url] : options.url || ['/e'];
-    self._tab = self._key();
-    self._n = 0;
-    self._waitId = options.waitId || self._ownWaitId();
-    self._stored = 'everpoll:cursor:' + self._urls[0] + ':' + self.channels;
-    self.cursor = String(options.keep && env.session.get(self._stored) || options.cursor || 'now');
-  }
+    urls = options.url || '/e';
+    if (typeof urls === 'string') urls = [urls];
+    channels = typeof channels === 'string' ? channels.split(',') : channels.slice(0);
+    kind = options.transport;
+    tab = name();
+    keepKey = 'everpoll:cursor:' + urls[0] + ':' + channels;
+    fitKey = 'everpoll:fit:' + urls[0];
+    waitId = options.waitId || ownWaitId();
+    self.options = options;
+    self.channels = channels;
+    self.state = 'stopped';
+    self.transport = kind === 'short-poll' ? kind : 'long-poll';
+    self.cursor = String(options.keep && env.session.get(keepKey) || options.cursor || 'now');
 
-  var proto = Core.prototype;
+    self.on = function (type, call) {
+      type = ' ' + type;
+      (handlers[type] = handlers[type] || []).push(call);
+      return self;
+    };
 
-  proto.on = function (type, call) {
-    var calls = this._handlers;
-    type = ' ' + type;
-    (calls[type] = calls[type] || []).push(call);
-    return this;
-  };
+    self.off = function (type, call) {
+      var kept = [];
+      type = ' ' + type;
+      each(handlers[type] || [], function (other) {
+        if (call && other !== call) kept.push(other);
+      });
+      handlers[type] = kept;
+      return self;
+    };
 
-  proto.off = function (type, call) {
-    var kept = [];
-    type = ' ' + type;
-    each(this._handlers[type] || [], function (other) {
-      if (call && other !== call) kept.push(other);
+    self.start = function () {
+      if (on) return self;
+      on = true;
+      away = sure = covered = false;
+      fails = dogs = tried = endpoint = firstAt = rtt = serverHold = strikes = streamAt = 0;
+      role = solo = heard = asks = askedAt = want = 0;
+      cut = target = '';
+      instants = [];
+      fit = recall();
+      set('connecting');
+      lastTick = env.now();
+      tick();
+      if (on) join();
+      return self;
+    };
+
+    self.stop = function () {
+      away = false;
+      leave();
+      set('stopped');
+      return self;
+    };
+
+    env.page({
+      pause: function () {
+        away = on;
+        leave();
+      },
+      resume: function () {
+        if (away) self.start();
+      },
+      kick: kick
     });
-    this._handlers[type] = kept;
-    return this;
-  };
 
-  proto.start = function () {
-    var self = this;
-    if (self._on) return self;
-    self._on = true;
-    self._fails = self._dogs = self._tried = self._ep = self._firstAt = self._rtt = self._strikes = 0;
-    self._streamAt = self._want = self._heard = self._asks = self._solo = 0;
-    self._cut = self._target = self._covered = self._timer = null;
-    self._instants = [];
-    self._serverHold = 0;
-    self._members = {};
-    self._role = ALONE;
-    self._fit = self._recall();
-    self._set('connecting');
-    self._last = self._env.now();
-    self._tick();
-    if (self._on) self._join();
-    return self;
-  };
-
-  proto.stop = function () {
-    this._leave();
-    this._set('stopped');
-    return this;
-  };
-
-  /* Ends all that runs, without a word to the page. */
-  proto._leave = function () {
-    if (!this._on) return;
-    this._on = false;
-    this._drop();
-    this._env.cancel(this._ticker);
-    this._part();
-  };
-
-  /* A random name. */
-  proto._key = function () {
-    var random = this._env.random;
-    return random().toString(36).slice(2, 12) + random().toString(36).slice(2, 12);
-  };
-
-  /* One name for all tabs that share a connection; a page that shares nothing stands for itself. */
-  proto._ownWaitId = function () {
-    var store = this._env.store, id = this.options.share === false ? '' : store.get('everpoll:wait');
-    if (!id) {
-      id = this._key();
-      if (this.options.share !== false) store.set('everpoll:wait', id);
+    /* A random name. */
+    function name() {
+      return env.random().toString(36).slice(2, 12) + env.random().toString(36).slice(2, 12);
     }
-    return id;
-  };
 
-  proto._set = function (state, detail) {
-    if (this.state === state) return;
-    this.state = state;
-    if (this._role === LEADER) this._tell(this.cursor, this.cursor, []);
-    this._emit('state', [state, detail || {}]);
-  };
+    /* One name for all tabs that share a connection; a page that shares nothing stands for itself. */
+    function ownWaitId() {
+      var shared = options.share !== false, id = shared && env.store.get('everpoll:wait');
+      if (!id) {
+        id = name();
+        if (shared) env.store.set('everpoll:wait', id);
+      }
+      return id;
+    }
 
-  /* Calls the handlers of `type`. One that throws stops nobody else, and the page's onerror hears of it. */
-  proto._emit = function (type, values) {
-    var self = this, env = self._env, $ = self.options.jQuery;
-    function guarded(call) {
-      try {
-        call();
-      } catch (error) {
-        env.later(function () {
-          throw error;
-        }, 0);
+    /* Ends all that runs, without a word to the page. */
+    function leave() {
+      if (!on) return;
+      on = false;
+      drop();
+      env.cancel(ticker);
+      part();
+    }
+
+    function set(state, detail) {
+      if (self.state === state) return;
+      self.state = state;
+      if (role === LEADER) tell(self.cursor, self.cursor, []);
+      emit('state', [state, detail || {}]);
+    }
+
+    /* Calls the handlers of `type`. One that throws stops nobody else, and the page's onerror hears of it. */
+    function emit(type, values) {
+      var $ = options.jQuery || env.jQuery();
+      function guarded(call, owner) {
+        try {
+          call.apply(owner, values);
+        } catch (error) {
+          env.later(function () {
+            throw error;
+          }, 0);
+        }
+      }
+      each((handlers[' ' + type] || []).slice(0), function (call) {
+        guarded(call, self);
+      });
+      /* Not trigger(), which would call a method of the same name: an event of type "stop" stops nothing. */
+      if ($) {
+        guarded(function () {
+          $(self).triggerHandler(type, values);
+        });
       }
     }
-    each((self._handlers[' ' + type] || []).slice(0), function (call) {
-      guarded(function () {
-        call.apply(self, values);
+
+    /* ---- Requests ---- */
+
+    /* The next poll in `delay` ms. None is sent from within a send: a browser that answers from its cache at once would
+       pile up calls. */
+    function schedule(delay) {
+      env.cancel(timer);
+      if (delay > 0 || sending) timer = env.later(poll, Math.max(0, delay));
+      else poll();
+    }
+
+    /* Forgets the request or stream under way, and the next one. */
+    function drop() {
+      var gone = job;
+      job = null;
+      env.cancel(timer);
+      if (gone) {
+        env.cancel(gone.dog);
+        if (gone.end) gone.end();
+      }
+    }
+
+    /* Whatever was under way may be dead: asks anew, at once. */
+    function kick() {
+      if (!on) return;
+      drop();
+      fails = 0;
+      sure = false;
+      if (role === FOLLOWER) {
+        want = 1;
+        ask();
+      }
+      schedule(0);
+    }
+
+    function makeUrl(list, values) {
+      var query = [], key, parameters = options.parameters;
+      function put(name, value) {
+        query.push(encodeURIComponent(name) + '=' + encodeURIComponent(value));
+      }
+      put('last_event_id', self.cursor);
+      put('envelope', 1);
+      put('tab', tab);
+      put('n', ++count);
+      for (key in values) if (values[key]) put(key, values[key]);
+      for (key in parameters) put(key, parameters[key]);
+      return urls[endpoint] + '/' + encode(list) + '/' + encodeURIComponent(waitId) + '?' + query.join('&');
+    }
+
+    /* Seconds of a plain hold, and of a padded one. */
+    function wanted() {
+      return Math.min(options.hold || 25, serverHold || 25);
+    }
+
+    function longest() {
+      return options.hold || 120;
+    }
+
+    function poll() {
+      var now = env.now(), values = {}, req, chosen = plan(fit, wanted(), longest()), follows = role === FOLLOWER, trial;
+      if (!on || job || follows && !behind()) return;
+      if (endpoint && now >= firstAt) {
+        /* The first endpoint may be up again. */
+        endpoint = 0;
+        trial = true;
+      }
+      /* Until the server has answered nobody knows whether it will, so it is not let wait (`quick`). A tab that follows
+         takes the held place from nobody (`brief`). */
+      req = job = { c: self.cursor, ch: union(), at: now, ep: endpoint, trial: trial, target: target,
+        quick: trial || !sure, brief: follows || !chosen.hold || kind === 'short-poll' };
+      req.hold = req.brief ? 0 : req.quick ? QUICK : chosen.hold;
+      if (req.brief) values.flavor = 'short-poll';
+      else values.hold = Math.round(req.hold * 100) / 100;
+      if (!req.quick && chosen.beat) {
+        values.pad = 4096;
+        values.beat = chosen.beat;
+      }
+      if (!follows) self.transport = req.brief ? 'short-poll' : chosen.beat ? 'padded' : 'long-poll';
+      values.cut = cut;
+      cut = '';
+      req.limit = req.hold * 1000 + Math.max(GRACE, 3 * rtt) * Math.pow(2, Math.min(4, dogs));
+      /* Some browsers and proxies never say that a request is dead. */
+      req.dog = env.later(function () {
+        if (req !== job) return;
+        dogs++;
+        if (req.end) req.end();
+        answered('dog', '', noop);
+      }, req.limit);
+      function answered(status, text, header) {
+        if (req !== job) return;
+        job = null;
+        env.cancel(req.dog);
+        text = String(text || '');
+        digest(req, status, text, read(text), header);
+      }
+      sending = true;
+      try {
+        req.end = env.send(makeUrl(req.ch, values), answered, options);
+      } catch (error) {
+        answered(0, '', noop);
+      }
+      sending = false;
+    }
+
+    function digest(req, status, text, body, header) {
+      var elapsed = Math.max(0, env.now() - req.at), list = body instanceof Array;
+      /* The machine slept: neither the time nor the failure says anything. */
+      if (elapsed > req.limit + 15000) kick();
+      else if ((status >= 200 && status < 300 || status === 1223) && body && (list || body.end)) {
+        success(req, list ? fromList(body, elapsed, req, header) : body, elapsed);
+      } else failure(req, status, body && body.code ? body : {}, elapsed, text, header);
+    }
+
+    /* The envelope of a reply that has none, from somebody who answers in our place. */
+    function fromList(list, elapsed, req, header) {
+      var told = parseInt(header('x-ps-reconnect-in'), 10);
+      if (!(told >= 0)) told = list.length || elapsed >= CUT ? 0 : 5;
+      return { events: list, reconnect_in: told, short_poll: told > 0,
+        cursor: header('x-ps-cursor') || (list.length ? list[list.length - 1].id : req.c) };
+    }
+
+    function success(req, body, elapsed) {
+      var told = body.reconnect_in * 1000, brief = req.brief || body.short_poll, cursor = String(body.cursor),
+        events = [], full, moved;
+      each(body.events, function (record) {
+        events.push(toEvent(record));
       });
-    });
-    if ($ === undefined) $ = env.jQuery && env.jQuery();
-    if ($) {
-      guarded(function () {
-        /* Not trigger(), which would call a method of the same name: an event of type "stop" stops nothing. */
-        $(self).triggerHandler(type, values);
+      serverHold = body.hold || serverHold;
+      moved = events.length || cursor !== req.c;
+      full = !events.length && (brief ? fit.m === SHORT && role !== FOLLOWER : !req.quick && elapsed >= 800 * req.hold);
+      if (brief || req.quick || full) rtt = Math.max(0, elapsed - 1000 * req.hold);
+      if (full) learned(0);
+      if (!req.ep) firstPause = 15000;
+      fails = dogs = tried = want = 0;
+      take(req.ch, req.c, cursor, events);
+      /* A handler may have stopped, or started anew. */
+      if (!on || job) return;
+      if (role === FOLLOWER) {
+        /* Behind the leader still: because more is waiting, or the leader went on meanwhile. */
+        if (behind()) schedule(req.target === target ? told : 0);
+        return;
+      }
+      sure = !brief;
+      set(brief ? 'polling' : 'live');
+      if (!on || job) return;
+      if (sure && streams()) open();
+      else schedule(!told && !moved && !req.quick && elapsed < 1000 && !instant() ? backoff(1, env.random()) : told);
+    }
+
+    function failure(req, status, problem, elapsed, text, header) {
+      var dog = status === 'dog', held = !req.quick && !req.brief, told, delay, what, late;
+      status = dog ? 0 : problem.status || status;
+      what = verdict(status, elapsed, problem.code);
+      if (what === 'stop') return refused(status, problem);
+      late = dog || what === 'cut';
+      /* What began to be an answer was cut by something else than impatience. */
+      if (held && !/^\s*[\[{]/.test(text) && (late ? elapsed >= 1000 : elapsed >= 1500 + 3 * rtt)) {
+        if (late) cut = elapsed + '.' + status;
+        learned(elapsed);
+      }
+      told = 1000 * (problem.code ? problem.reconnect_in : parseInt(header('x-ps-reconnect-in'), 10)) || 0;
+      fails++;
+      sure = false;
+      delay = told || backoff(fails, env.random());
+      if (held && late) {
+        /* Nobody is down. */
+        if (instant()) delay = fails = 0;
+      } else if (req.trial || tried < urls.length - 1) {
+        if (!req.ep) {
+          firstPause = Math.min(300000, firstPause * 2 || 30000);
+          firstAt = env.now() + Math.max(firstPause, told);
+        }
+        if (!req.trial) tried++;
+        endpoint = (req.ep + 1) % urls.length;
+        if (instant()) delay = 0;
+      } else {
+        tried = endpoint = 0;
+        /* A kept connection that had died unnoticed; or the time-out of somebody between. */
+        if (!told && (late || fails === 1 && (!status || status > 12000)) && instant()) delay = 0;
+      }
+      if (delay && role !== FOLLOWER) set('down', { status: status, retryIn: delay });
+      if (on && !job) schedule(delay);
+    }
+
+    /* Whether one more request may go out at once: not more than 3 in 10 s, whatever a broken proxy answers. */
+    function instant() {
+      var now = env.now();
+      while (instants.length && Math.abs(now - instants[0]) >= 10000) instants.shift();
+      return instants.length < 3 && instants.push(now);
+    }
+
+    function refused(status, problem) {
+      if (role === LEADER && !solo && union().length > channels.length) {
+        /* It may be another tab's channel that is forbidden: let each ask for its own. */
+        solo = 1;
+        members = {};
+        post({ k: 'alone' });
+        return schedule(0);
+      }
+      leave();
+      set('stopped', { status: status, code: problem.code, message: problem.detail });
+    }
+
+    function learned(ms) {
+      var text = env.now() + ' ', key;
+      fit = learn(fit, ms, wanted(), longest(), !options.jsonp);
+      for (key in fresh()) text += key + fit[key];
+      env.store.set(fitKey, text);
+    }
+
+    /* What was learned on this path within the last day. */
+    function recall() {
+      var known = fresh(), text = String(env.store.get(fitKey)), age = env.now() - parseInt(text, 10);
+      if (age >= 0 && age < DAY) {
+        text.replace(/([a-z])(-?[\d.]+)/g, function (all, key, value) {
+          known[key] = +value;
+        });
+      }
+      return known;
+    }
+
+    /* ---- Events ---- */
+
+    /* A batch that was read for the channels `list` from `after` on, and ends at `cursor`. */
+    function take(list, after, cursor, events) {
+      if (role === LEADER) tell(after, cursor, events, list);
+      apply(cursor, events);
+    }
+
+    function apply(cursor, events) {
+      var i, event, gap, later;
+      for (i = 0; i < events.length && on; i++) {
+        event = events[i];
+        gap = event.type === 'everpoll:gap';
+        later = above(event.id, self.cursor);
+        /* `ahead`: this log is another one, and its ids begin lower. */
+        if (gap && event.data.reason === 'ahead') target = '';
+        else if (!later) continue;
+        self.cursor = event.id;
+        if (gap) emit('gap', [event.data, event]);
+        else if (has(channels, event.channel)) {
+          if (!has(['*', 'state', 'gap'], event.type)) emit(event.type, [event.data, event]);
+          emit('*', [event.data, event]);
+        }
+      }
+      if (on && numeric(cursor) && above(cursor, self.cursor)) self.cursor = cursor;
+      if (options.keep) env.session.set(keepKey, self.cursor);
+    }
+
+    /* ---- Streams: better than polls where they work, and left where they do not ---- */
+
+    function streamKey() {
+      return 'everpoll:no-' + kind + ':' + urls[endpoint];
+    }
+
+    function streams() {
+      var now = env.now();
+      return (kind === 'eventsource' || kind === 'websocket') && now >= streamAt && env.opens(kind) &&
+        !(now - env.store.get(streamKey()) < DAY);
+    }
+
+    function open() {
+      var began = env.now(), beat = BEAT, stream = job = { ch: union() }, sent, sentAt;
+      /* Closes what is silent for `wait` ms: some proxies open a stream and never pass on a byte. */
+      function watch(wait) {
+        var since = env.now();
+        env.cancel(stream.dog);
+        stream.dog = env.later(function () {
+          if (stream !== job) return;
+          if (env.now() - since > wait + 15000) kick();
+          else close(0, true);
+        }, wait);
+      }
+      function got(text) {
+        var now = env.now(), record = read(text), event = record && toEvent(record), data = event && event.data || {};
+        if (stream !== job || !record) return;
+        watch(2500 * beat);
+        if (event.type === 'everpoll:end') return close(data.reconnect_in * 1000 || 0);
+        if (event.type === 'everpoll:hello' || event.type === 'everpoll:beat') {
+          beat = data.beat || beat;
+          /* Sent apart, arrived together: somebody collects what should stream. */
+          if (sent && stamp(event.ts) - sent > 700 * beat && now - sentAt < 300 * beat) return close(0, true);
+          sent = stamp(event.ts);
+          sentAt = now;
+          self.transport = kind;
+          set('live');
+          if (now - began > 60000) strikes = 0;
+          if (data.n && stream === job) take(stream.ch, self.cursor, String(data.cursor), []);
+        } else take(stream.ch, self.cursor, event.id, [event]);
+      }
+      watch(4000 + 3 * rtt);
+      stream.end = env.open(kind, makeUrl(stream.ch, { flavor: kind, beat: BEAT }), got, function (reason) {
+        var told = /reconnect_in=(\d+)/.exec(reason || ''), early = env.now() - began < CUT;
+        if (stream === job) close(told ? told[1] * 1000 : early ? backoff(1, env.random()) : 0, !told && early);
+      }, options);
+    }
+
+    /* Back to polls, from the same cursor. Three strikes, and streams are left alone on this path for a day. */
+    function close(delay, strike) {
+      drop();
+      sure = false;
+      if (strike) {
+        streamAt = env.now() + 30000 * ++strikes;
+        if (strikes > 2) env.store.set(streamKey(), String(env.now()));
+      }
+      schedule(delay || instant() ? delay : backoff(1, env.random()));
+    }
+
+    /* ---- One held request for all tabs: a leader polls for the channels of all, and tells its batches ---- */
+
+    /* Messages: `ask` {ch}: a follower's channels; `at` {ch, a, c, e, s, t, r}: the leader reads ch, these are the
+       events from a to c, it is in state s by transport t, r when a reply has just said so; `bye`: the leader is gone;
+       `alone` {to}: poll for yourself. f is the sender. */
+    function join() {
+      var text = urls + '|' + waitId, i, hash = 0;
+      for (key in options.parameters) text += '|' + key + '=' + options.parameters[key];
+      for (i = 0; i < text.length; i++) hash = (hash * 31 + text.charCodeAt(i)) % 0x1fffffffffff;
+      group = 'everpoll:' + hash.toString(36);
+      line = options.share !== false && env.lock && env.bus(group, function (message) {
+        if (on && line && message.f !== tab) hear(message);
+      });
+      if (!line) return schedule(0);
+      role = FOLLOWER;
+      /* Whoever gets neither the lead nor an answer in this time follows for now, and finds its own cursor. */
+      timer = env.later(poll, 200);
+      ask();
+      seek();
+    }
+
+    function seek(steal) {
+      var mine = turn = {};
+      if (release) release();
+      release = env.lock(group, steal, function () {
+        if (!on || mine !== turn) return;
+        role = LEADER;
+        members = {};
+        drop();
+        schedule(0);
+        tell(self.cursor, self.cursor, []);
+      }, function () {
+        if (!on || mine !== turn) return;
+        if (role === LEADER) yields();
+        else lone();
       });
     }
-  };
 
-  /* ---- Requests ---- */
-
-  /* The next poll in `delay` ms. None is sent from within a send: a browser that answers from its cache at once would
-     pile up calls. */
-  proto._schedule = function (delay) {
-    var self = this, env = self._env;
-    env.cancel(self._timer);
-    if (delay > 0 || self._sending) {
-      self._timer = env.later(function () {
-        self._poll();
-      }, Math.max(0, delay));
-    } else {
-      self._poll();
+    /* Another tab leads. */
+    function yields() {
+      role = FOLLOWER;
+      covered = false;
+      drop();
+      seek();
+      ask();
     }
-  };
 
-  /* Forgets the request or stream under way. */
-  proto._drop = function () {
-    var gone = this._req || this._stream;
-    this._req = this._stream = null;
-    this._env.cancel(this._timer);
-    if (gone) {
-      this._env.cancel(gone.dog);
-      if (gone.end) gone.end();
+    /* This tab can neither lead nor be led. */
+    function lone() {
+      part();
+      drop();
+      schedule(0);
     }
-  };
 
-  /* Whatever was under way may be dead: asks anew, at once. */
-  proto._kick = function () {
-    if (!this._on) return;
-    this._drop();
-    this._fails = 0;
-    if (this._role === FOLLOWER) {
-      this._want = 1;
-      this._ask();
+    /* Leaves the group, and tells. */
+    function part() {
+      var give = release;
+      if (role === LEADER) post({ k: 'bye' });
+      turn = release = null;
+      if (give) give();
+      if (line) line.close();
+      line = null;
+      role = ALONE;
     }
-    if (this.state === 'live') this._set('connecting');
-    this._schedule(0);
-  };
 
-  proto._url = function (channels, values) {
-    var query = [], key, parameters = this.options.parameters;
-    function put(name, value) {
-      query.push(encodeURIComponent(name) + '=' + encodeURIComponent(value));
+    function post(message) {
+      message.f = tab;
+      if (line) line.post(message);
     }
-    put('last_event_id', this.cursor);
-    put('envelope', 1);
-    put('tab', this._tab);
-    put('n', ++this._n);
-    for (key in values) if (values[key]) put(key, values[key]);
-    for (key in parameters) put(key, parameters[key]);
-    return this._urls[this._ep] + '/' + encodeChannels(channels) + '/' + encodeURIComponent(this._waitId) + '?' +
-      query.join('&');
-  };
 
-  function encodeChannels(channels) {
+    function ask() {
+      asks++;
+      askedAt = env.now();
+      post({ k: 'ask', ch: channels });
+    }
+
+    function tell(after, cursor, events, replied) {
+      /* Who begins elsewhere than at an id has to find its own way to here. */
+      var known = numeric(after);
+      post({ k: 'at', ch: replied || (job ? job.ch : union()), a: known ? after : cursor, c: cursor,
+        e: known ? events : [], s: self.state, t: self.transport, r: !!replied });
+    }
+
+    /* The channels of all tabs, this one's first. */
+    function union() {
+      var all = channels.slice(0), key;
+      if (role === LEADER) {
+        for (key in members) {
+          each(members[key].ch, function (name) {
+            if (!has(all, name)) all.push(name);
+          });
+        }
+      }
+      return all;
+    }
+
+    function behind() {
+      return !numeric(self.cursor) || want || target && above(target, self.cursor);
+    }
+
+    function hear(message) {
+      var is = message.k;
+      if (role === LEADER) {
+        if (is === 'ask') asked(message);
+        /* Two lead for a moment, where tabs cannot lock: the one with the lesser name goes on. */
+        else if (is === 'at' && !env.locks) {
+          if (message.f < tab) yields();
+          else tell(self.cursor, self.cursor, []);
+        }
+      } else if (is === 'at') follow(message);
+      else if (is === 'bye') {
+        covered = false;
+        if (!env.locks) seek();
+      } else if (is === 'alone' && (message.to || tab) === tab) lone();
+    }
+
+    /* A follower asks: its channels are polled from now on. */
+    function asked(message) {
+      var before = union().length, all;
+      members[message.f] = { ch: message.ch, at: env.now() };
+      all = union();
+      if (solo || all.length > 64 || encode(all).length > 1500) {
+        delete members[message.f];
+        return post({ k: 'alone', to: message.f });
+      }
+      if (all.length > before && job) {
+        /* A stream is opened again after a poll. */
+        if (self.transport === kind) sure = false;
+        drop();
+        schedule(0);
+      }
+      tell(self.cursor, self.cursor, []);
+    }
+
+    function follow(message) {
+      var gap = false, lasts = env.now();
+      heard = lasts;
+      asks = 0;
+      covered = true;
+      each(channels, function (name) {
+        if (!has(message.ch, name)) covered = false;
+      });
+      if (!covered) {
+        if (lasts - askedAt > 300) ask();
+        return;
+      }
+      if (!numeric(message.c)) return;
+      self.transport = message.t;
+      each(message.e, function (event) {
+        gap = gap || event.type === 'everpoll:gap';
+      });
+      if (above(message.a, self.cursor)) target = message.c;
+      else if (gap ? message.a !== self.cursor : message.r && above(self.cursor, message.c)) {
+        /* The leader is behind: it has just begun, or its log was replaced. The server knows. */
+        want = 1;
+      } else {
+        drop();
+        want = 0;
+        apply(message.c, message.e);
+      }
+      if (on) set(message.s);
+      if (on && !job && behind()) schedule(fails ? backoff(fails, 0) : 0);
+    }
+
+    /* Every few seconds: did the machine sleep, does the leader live? */
+    function tick() {
+      var now = env.now(), key, lost = role === FOLLOWER && (now - heard > TICK || !covered);
+      ticker = env.later(tick, lost ? 1000 : TICK);
+      if (now - lastTick > SLEPT) kick();
+      lastTick = now;
+      for (key in members) if (now - members[key].at > 150000) delete members[key];
+      if (lost && on) {
+        if (asks > 2) {
+          asks = 0;
+          seek(true);
+        }
+        ask();
+      }
+    }
+  }
+
+  function encode(channels) {
     var names = [];
     each(channels, function (name) {
       names.push(encodeURIComponent(name));
@@ -365,483 +809,17 @@ var Everpoll = (function () {
     return names.join(',');
   }
 
-  /* Seconds of a plain hold, and of a padded one. */
-  proto._wanted = function () {
-    return Math.min(this.options.hold || 25, this._serverHold || 25);
-  };
-
-  proto._longest = function () {
-    return this.options.hold || 120;
-  };
-
-  proto._poll = function () {
-    var self = this, env = self._env, now = env.now(), req, values = {}, hold, chosen, wait, follows;
-    if (!self._on || self._req || self._stream) return;
-    follows = self._role === FOLLOWER;
-    if (follows && !self._behind()) return;
-    if (self._ep && now >= self._firstAt) {
-      /* Back to the first endpoint, by a short question: it may be up again. */
-      self._ep = 0;
-      self._trial = true;
-      self._firstAt = now + 30000;
-    } else {
-      self._trial = false;
-    }
-    chosen = plan(self._fit, self._wanted(), self._longest());
-    req = self._req = { c: self.cursor, ch: self._union(), at: now, ep: self._ep };
-    /* Until the server has answered, nobody knows whether it will: so it is not let wait. */
-    req.quick = follows || self._trial || self.state !== 'live';
-    req.brief = follows || !chosen.hold || self.options.transport === 'short-poll';
-    hold = req.hold = req.brief ? 0 : req.quick ? QUICK : chosen.hold;
-    if (req.brief) values.flavor = 'short-poll';
-    else values.hold = Math.round(hold * 100) / 100;
-    if (!req.brief && !req.quick && chosen.beat) {
-      values.pad = 4096;
-      values.beat = chosen.beat;
-      req.pad = true;
-    }
-    if (!follows) self.transport = req.brief ? 'short-poll' : chosen.beat ? 'padded' : 'long-poll';
-    if (self._cut) values.cut = self._cut;
-    self._cut = null;
-    wait = req.limit = hold * 1000 + Math.max(GRACE, 3 * self._rtt) * Math.pow(2, Math.min(4, self._dogs));
-    /* Some browsers and proxies never say that a request is dead. */
-    req.dog = env.later(function () {
-      if (req === self._req) self._answered(req, 'dog', '', noop);
-    }, wait);
-    self._sending = true;
-    try {
-      req.end = env.send(self._url(req.ch, values), function (status, text, header) {
-        if (req === self._req) self._answered(req, status, text, header);
-      }, self.options);
-    } catch (error) {
-      if (req === self._req) self._answered(req, 0, '', noop);
-    }
-    self._sending = false;
-  };
-
-  proto._answered = function (req, status, text, header) {
-    var self = this, env = self._env, elapsed = Math.max(0, env.now() - req.at), body;
-    self._req = null;
-    env.cancel(req.dog);
-    if (status === 'dog' && req.end) req.end();
-    /* The machine slept: neither the time nor the failure says anything. */
-    if (elapsed > req.limit + 15000) return self._kick();
-    body = read(text);
-    if ((status >= 200 && status < 300 || status === 1223) && body && (body.end || body instanceof Array)) {
-      self._success(req, body, elapsed, header);
-    } else {
-      self._failure(req, status, body && body.code ? body : null, elapsed, text, header);
-    }
-  };
-
-  proto._success = function (req, body, elapsed, header) {
-    var self = this, plain = body instanceof Array, records = plain ? body : body.events, told, brief, cursor,
-      events = [], full, moved;
-    each(records, function (record) {
-      events.push(toEvent(record));
-    });
-    cursor = plain ? header('x-ps-cursor') || (events.length ? events[events.length - 1].id : req.c) : String(body.cursor);
-    told = plain ? parseInt(header('x-ps-reconnect-in'), 10) : body.reconnect_in;
-    if (!(told >= 0)) told = events.length || elapsed >= CUT ? 0 : 5;
-    brief = plain ? header('x-shortpoll-info') === 'true' || told > 0 : !!body.short_poll;
-    if (body.hold) self._serverHold = body.hold;
-    full = !events.length && (req.brief || !brief && !req.quick && elapsed >= 800 * req.hold);
-    if (brief || req.brief) self._rtt = elapsed;
-    else if (full || req.quick) self._rtt = Math.max(0, elapsed - 1000 * req.hold);
-    if (full && !self._trial && !(req.brief && self._fit.m !== SHORT)) self._learned(0);
-    self._fails = self._dogs = self._tried = self._want = 0;
-    moved = events.length || cursor !== req.c;
-    self._take(req.ch, req.c, cursor, events);
-    if (!self._on || self._req || self._stream) return;
-    if (self._role === FOLLOWER) {
-      /* Behind the leader still: more is waiting. Otherwise the leader's batches do. */
-      if (self._behind()) self._schedule(told * 1000);
-      return;
-    }
-    self._set(brief || req.brief ? 'polling' : 'live');
-    if (!self._on || self._req || self._stream) return;
-    if (!brief && !req.brief && self._opens()) self._open();
-    else self._schedule(!told && !moved && elapsed < 1000 && !self._instant() ? backoff(1, self._env.random()) :
-      told * 1000);
-  };
-
-  proto._failure = function (req, status, problem, elapsed, text, header) {
-    var self = this, env = self._env, dog = status === 'dog', holds = !req.quick && !req.brief, what, told, delay, cut;
-    if (dog) {
-      status = 0;
-      self._dogs++;
-    }
-    if (problem && problem.status) status = problem.status;
-    what = verdict(status, elapsed, problem && problem.code);
-    if (what === 'stop') return self._refused(status, problem);
-    cut = what === 'cut' || dog;
-    /* What began to be an answer was cut by something else than impatience. */
-    if (!problem && holds && !/^\s*[\[{]/.test(text) && (cut ? elapsed >= 1000 : elapsed >= 1500 + 3 * self._rtt)) {
-      if (cut) self._cut = elapsed + '.' + status;
-      self._learned(elapsed);
-    }
-    told = problem ? problem.reconnect_in : parseInt(header('x-ps-reconnect-in'), 10);
-    self._fails++;
-    delay = told > 0 ? told * 1000 : backoff(self._fails, env.random());
-    if (cut && holds) {
-      /* Nobody's fault, and nothing is down. */
-      if (self._instant()) {
-        self._fails = 0;
-        delay = 0;
-      }
-    } else if (self._trial || self._tried < self._urls.length - 1) {
-      if (!self._trial) self._tried++;
-      if (!req.ep) self._firstAt = env.now() + Math.max(30000, told > 0 ? told * 1000 : 0);
-      self._ep = self._trial ? 1 : (req.ep + 1) % self._urls.length;
-      if (self._instant()) delay = 0;
-    } else {
-      self._tried = 0;
-      if (self._urls.length > 1) self._ep = 0;
-      /* A kept connection that died unnoticed; or a time-out of somebody between. */
-      if (!(told > 0) && (cut || self._fails === 1 && (!status || status > 12000)) && self._instant()) delay = 0;
-    }
-    if (delay && self._role !== FOLLOWER) self._set('down', { status: status, retryIn: delay });
-    if (self._on && !self._req) self._schedule(delay);
-  };
-
-  /* Whether one more request may go out at once: not more than 3 in 10 s, whatever a broken proxy answers. */
-  proto._instant = function () {
-    var now = this._env.now(), list = this._instants;
-    while (list.length && !(now - list[0] < 10000 && now >= list[0])) list.shift();
-    return list.length < 3 && !!list.push(now);
-  };
-
-  proto._refused = function (status, problem) {
-    if (this._role === LEADER && this._union().length > this.channels.length && !this._solo) {
-      /* It may be another tab's channel that is forbidden: let each ask for its own. */
-      this._solo = 1;
-      this._members = {};
-      this._post({ k: 'alone' });
-      return this._schedule(backoff(1, this._env.random()));
-    }
-    this._leave();
-    this._set('stopped', { status: status, code: problem && problem.code, message: problem && problem.detail });
-  };
-
-  proto._learned = function (cut) {
-    var fit = this._fit = learn(this._fit, cut, this._wanted(), this._longest(), !this.options.jsonp), text = '', key;
-    for (key in fit) if (/^[a-z]$/.test(key)) text += key + fit[key] + ' ';
-    this._env.store.set('everpoll:fit:' + this._urls[0], this._env.now() + ' ' + text);
-  };
-
-  /* What was learned on this path within the last day. */
-  proto._recall = function () {
-    var fit = fresh(), kept = String(this._env.store.get('everpoll:fit:' + this._urls[0]) || ''),
-      age = this._env.now() - parseInt(kept, 10);
-    if (age >= 0 && age < DAY) {
-      kept.replace(/([a-z])(-?[\d.]+)/g, function (all, key, value) {
-        fit[key] = +value;
-      });
-    }
-    return fit;
-  };
-
-  /* ---- Events ---- */
-
-  /* A batch that was read for `channels` from `after` on, and ends at `cursor`. */
-  proto._take = function (channels, after, cursor, events) {
-    if (this._role === LEADER) this._tell(after, cursor, events, channels, 1);
-    this._apply(cursor, events);
-  };
-
-  proto._apply = function (cursor, events) {
-    var self = this, i, event, gap;
-    for (i = 0; i < events.length && self._on; i++) {
-      event = events[i];
-      gap = event.type === 'everpoll:gap';
-      /* `ahead`: this log is another one, and its ids begin lower. */
-      if (above(event.id, self.cursor) || gap && event.data.reason === 'ahead') {
-        if (gap && !above(event.id, self.cursor)) self._target = null;
-        self.cursor = event.id;
-        if (gap) {
-          self._emit('gap', [event.data, event]);
-        } else if (has(self.channels, event.channel)) {
-          if (!has(['*', 'state', 'gap'], event.type)) self._emit(event.type, [event.data, event]);
-          self._emit('*', [event.data, event]);
-        }
-      }
-    }
-    if (self._on && numeric(cursor) && above(cursor, self.cursor)) self.cursor = cursor;
-    if (self.options.keep) self._env.session.set(self._stored, self.cursor);
-  };
-
-  /* ---- Streams: better than polls where they work, and left where they do not ---- */
-
-  proto._streamKey = function () {
-    return 'everpoll:no-' + this.options.transport + ':' + this._urls[this._ep];
-  };
-
-  proto._opens = function () {
-    var kind = this.options.transport, env = this._env, now = env.now();
-    return (kind === 'eventsource' || kind === 'websocket') && now >= this._streamAt && env.open && env.opens(kind) &&
-      !(now - env.store.get(this._streamKey()) < DAY);
-  };
-
-  proto._open = function () {
-    var self = this, env = self._env, kind = self.options.transport, stream = { at: env.now(), ch: self._union() };
-    self._stream = stream;
-    function mine(call) {
-      return function (a, b) {
-        if (stream === self._stream) call(a, b);
-      };
-    }
-    /* Until the first word: some proxies open a stream and never pass on a byte. */
-    self._watch(stream, 4000 + 3 * self._rtt);
-    stream.end = env.open(kind, self._url(stream.ch, { flavor: kind, beat: BEAT }), mine(function (text) {
-      self._heardFrom(stream, text);
-    }), mine(function (reason) {
-      var told = /reconnect_in=(\d+)/.exec(reason || ''), lived = env.now() - stream.at;
-      self._close(told ? told[1] * 1000 : lived < CUT ? backoff(1, env.random()) : 0, !told && lived < CUT);
-    }), self.options);
-  };
-
-  proto._watch = function (stream, wait) {
-    var self = this, env = self._env, since = env.now();
-    env.cancel(stream.dog);
-    stream.dog = env.later(function () {
-      if (stream !== self._stream) return;
-      if (env.now() - since > wait + 15000) self._kick();
-      else self._close(0, true);
-    }, wait);
-  };
-
-  proto._heardFrom = function (stream, text) {
-    var self = this, now = self._env.now(), record = read(text), event, data, sent;
-    if (!record) return;
-    event = toEvent(record);
-    data = event.data || {};
-    self._watch(stream, 2500 * BEAT);
-    if (event.type === 'everpoll:end') return self._close((data.reconnect_in || 0) * 1000, false);
-    if (event.type === 'everpoll:hello' || event.type === 'everpoll:beat') {
-      sent = stamp(event.ts);
-      /* Sent apart, arrived together: somebody collects what should stream. */
-      if (stream.sent && sent - stream.sent > 700 * BEAT && now - stream.heard < 300 * BEAT) return self._close(0, true);
-      stream.sent = sent;
-      stream.heard = now;
-      if (event.type === 'everpoll:beat') {
-        if (now - stream.at > 60000) self._strikes = 0;
-        self._take(stream.ch, self.cursor, String(data.cursor), []);
-      }
-      self.transport = self.options.transport;
-      self._set('live');
-    } else if (!/^everpoll:/.test(event.type) || event.type === 'everpoll:gap') {
-      self._take(stream.ch, self.cursor, event.id, [event]);
-    }
-  };
-
   /* Milliseconds of an event's time; the Date of old browsers does not read that form. */
   function stamp(ts) {
-    var part = /(\d+)-(\d+)-(\d+)T(\d+):(\d+):(\d+)(\.\d+)?/.exec(ts) || [];
-    return Date.UTC(part[1], part[2] - 1, part[3], part[4], part[5], part[6]) + 1000 * (part[7] || 0);
+    var part = /(\d+)-(\d+)-(\d+)T(\d+):(\d+):(\d+)/.exec(ts) || [];
+    return Date.UTC(part[1], part[2] - 1, part[3], part[4], part[5], part[6]);
   }
-
-  /* Back to polls, from the same cursor. Three strikes, and streams are left alone on this path for a day. */
-  proto._close = function (delay, strike) {
-    var env = this._env;
-    this._drop();
-    if (strike) {
-      this._strikes++;
-      this._streamAt = env.now() + 30000 * this._strikes;
-      if (this._strikes >= 3) env.store.set(this._streamKey(), String(env.now()));
-    }
-    this.transport = 'long-poll';
-    if (this.state === 'live') this._set('connecting');
-    if (this._on && !this._req) this._schedule(delay || this._instant() ? delay : backoff(1, env.random()));
-  };
-
-  /* ---- One held request for all tabs: a leader polls for the channels of all, and tells its batches ---- */
-
-  /* Messages: `ask` {ch}: a follower's channels; `at` {ch, a, c, e, s, t, r}: the leader reads ch, these are the events
-     from a to c, it is in state s by transport t, r when a reply has just said so; `bye`: the leader is gone;
-     `alone` {to}: poll for yourself. f is the sender. */
-  proto._join = function () {
-    var self = this, env = self._env, options = self.options, name, key, i, hash = 0;
-    self._role = ALONE;
-    if (options.share === false || !env.bus || !env.lock) return self._schedule(0);
-    name = self._urls + '|' + self._waitId;
-    for (key in options.parameters) name += '|' + key + '=' + options.parameters[key];
-    for (i = 0; i < name.length; i++) hash = (hash * 31 + name.charCodeAt(i)) % 0x1fffffffffff;
-    self._group = 'everpoll:' + hash.toString(36);
-    self._bus = env.bus(self._group, function (message) {
-      if (self._on && self._bus && message.f !== self._tab) self._message(message);
-    });
-    if (!self._bus) return self._schedule(0);
-    self._role = FOLLOWER;
-    self._ask();
-    self._seek(false);
-    /* Whoever gets neither the lead nor an answer in this time follows for now, and asks for its own cursor. */
-    self._timer = env.later(function () {
-      self._poll();
-    }, 200);
-  };
-
-  proto._seek = function (steal) {
-    var self = this, release = self._release, turn = self._turn = {};
-    self._release = null;
-    if (release) release();
-    self._release = self._env.lock(self._group, steal, function () {
-      if (!self._on || turn !== self._turn || self._role === LEADER) return;
-      self._role = LEADER;
-      self._members = {};
-      self._drop();
-      self._tell(self.cursor, self.cursor, []);
-      self._schedule(0);
-    }, function () {
-      if (self._on && turn === self._turn && self._role === LEADER) self._yield();
-    });
-  };
-
-  /* Another tab leads. */
-  proto._yield = function () {
-    this._role = FOLLOWER;
-    this._covered = false;
-    this._drop();
-    this._seek(false);
-    this._ask();
-  };
-
-  /* Leaves the group, and tells. */
-  proto._part = function () {
-    var release = this._release;
-    if (this._role === LEADER) this._post({ k: 'bye' });
-    this._turn = this._release = null;
-    if (release) release();
-    if (this._bus) this._bus.close();
-    this._bus = null;
-    this._role = ALONE;
-  };
-
-  proto._post = function (message) {
-    message.f = this._tab;
-    if (this._bus) this._bus.post(message);
-  };
-
-  proto._ask = function () {
-    this._asks++;
-    this._post({ k: 'ask', ch: this.channels });
-  };
-
-  proto._tell = function (after, cursor, events, channels, replied) {
-    /* Who begins elsewhere than at an id has to find its own way to here. */
-    var known = numeric(after);
-    this._post({ k: 'at', ch: channels || (this._req || this._stream || { ch: this._union() }).ch,
-      a: known ? after : cursor, c: cursor, e: known ? events : [], s: this.state, t: this.transport, r: replied || 0 });
-  };
-
-  /* The channels of all tabs, this one's first. */
-  proto._union = function () {
-    var all = this.channels.slice(0), key;
-    if (this._role === LEADER) {
-      for (key in this._members) {
-        each(this._members[key].ch, function (name) {
-          if (!has(all, name)) all.push(name);
-        });
-      }
-    }
-    return all;
-  };
-
-  proto._behind = function () {
-    return !numeric(this.cursor) || !!this._want || !!this._target && above(this._target, this.cursor);
-  };
-
-  proto._message = function (message) {
-    var self = this, role = self._role, kind = message.k;
-    if (role === LEADER) {
-      if (kind === 'ask') self._asked(message);
-      /* Two lead for a moment, where tabs cannot lock: the one with the lesser name goes on. */
-      else if (kind === 'at' && !self._env.locks) {
-        if (message.f < self._tab) self._yield();
-        else self._tell(self.cursor, self.cursor, []);
-      }
-    } else if (role === FOLLOWER) {
-      if (kind === 'at') self._follow(message);
-      else if (kind === 'bye') {
-        self._covered = false;
-        if (!self._env.locks) self._seek(false);
-        self._ask();
-      } else if (kind === 'alone' && (!message.to || message.to === self._tab)) {
-        self._part();
-        self._drop();
-        self._schedule(0);
-      }
-    }
-  };
-
-  /* A follower asks: its channels are polled from now on. */
-  proto._asked = function (message) {
-    var self = this, before = self._union(), all;
-    self._members[message.f] = { ch: message.ch, at: self._env.now() };
-    all = self._union();
-    if (self._solo || all.length > 64 || encodeChannels(all).length > 1500) {
-      delete self._members[message.f];
-      return self._post({ k: 'alone', to: message.f });
-    }
-    if (all.length > before.length && (self._req || self._stream)) {
-      self._drop();
-      self._schedule(0);
-    }
-    self._tell(self.cursor, self.cursor, []);
-  };
-
-  proto._follow = function (message) {
-    var self = this, covered = true, gap = false, started = self.cursor;
-    self._heard = self._env.now();
-    self._asks = 0;
-    each(self.channels, function (name) {
-      if (!has(message.ch, name)) covered = false;
-    });
-    self._covered = covered;
-    if (!covered || !numeric(message.c)) return;
-    self.transport = message.t;
-    each(message.e, function (event) {
-      if (event.type === 'everpoll:gap') gap = true;
-    });
-    if (above(message.a, self.cursor) || !numeric(self.cursor)) {
-      self._target = message.c;
-    } else if (gap ? message.a !== self.cursor : message.r && above(self.cursor, message.c)) {
-      /* The leader is behind: it has just begun, or its log was replaced. The server knows. */
-      self._want = 1;
-    } else {
-      if (self._req) self._drop();
-      self._want = 0;
-      self._apply(message.c, message.e);
-      if (self._on && self._target && !above(self._target, self.cursor)) self._target = null;
-    }
-    if (!self._on) return;
-    if (!self._behind() || started === self.cursor) self._set(message.s);
-    if (self._on && !self._req && self._behind()) self._schedule(self._fails ? backoff(self._fails, 0) : 0);
-  };
-
-  /* Every few seconds: did the machine sleep, does the leader live? */
-  proto._tick = function () {
-    var self = this, env = self._env, now = env.now(), key;
-    self._ticker = env.later(function () {
-      self._tick();
-    }, self._role === FOLLOWER && !self._covered || self._asks > 0 ? 1000 : TICK);
-    if (now - self._last > SLEPT) self._kick();
-    self._last = now;
-    if (self._role === LEADER) {
-      for (key in self._members) if (now - self._members[key].at > 150000) delete self._members[key];
-    } else if (self._role === FOLLOWER && (now - self._heard > TICK || !self._covered)) {
-      if (self._asks >= 3) {
-        self._asks = 0;
-        self._seek(true);
-      }
-      self._ask();
-    }
-  };
 
   /* ---- The host: what a browser, or a script engine without a page, has to offer ---- */
 
   var root = typeof window !== 'undefined' ? window : {};
   /* Keeps XDomainRequests alive: a browser collects those that nobody holds. */
-  var alive = {}, count = 0;
+  var alive = {}, serial = 0, lines = {}, local = storage('localStorage');
 
   function newXhr() {
     var made = null;
@@ -909,7 +887,7 @@ var Everpoll = (function () {
   }
 
   function sendXdr(url, done) {
-    var xdr = new XDomainRequest(), id = ++count;
+    var xdr = new XDomainRequest(), id = ++serial;
     function end(status) {
       return function () {
         if (!alive[id]) return;
@@ -923,7 +901,7 @@ var Everpoll = (function () {
     xdr.onerror = xdr.ontimeout = end(0);
     /* Without this one, and it must not be empty, IE 9 aborts. */
     xdr.onprogress = function () {
-      count += 0;
+      serial += 0;
     };
     xdr.timeout = 600000;
     xdr.send();
@@ -936,7 +914,7 @@ var Everpoll = (function () {
   }
 
   function sendJsonp(url, done) {
-    var name = 'everpoll_' + ++count, script = root.document.createElement('script');
+    var name = 'everpoll_' + ++serial, script = root.document.createElement('script');
     function end() {
       root[name] = noop;
       if (script.parentNode) script.parentNode.removeChild(script);
@@ -1016,14 +994,20 @@ var Everpoll = (function () {
 
   function listen(type, call) {
     if (root.addEventListener) root.addEventListener(type, call, false);
-    else if (root.attachEvent) root.attachEvent('on' + type, call);
+    /* IE 8 tells changes of storage to the document. */
+    else if (root.attachEvent) (type === 'storage' ? root.document : root).attachEvent('on' + type, call);
   }
 
-  /* Messages between tabs; what a page says, its own other subscribers hear, too. */
+  /* Messages between tabs, and between the subscribers of one page. Without BroadcastChannel, over storage, which tells
+     all tabs but this one. */
   function bus(name, receive) {
-    var channel;
+    var channel, mates = lines[name] = lines[name] || [];
     if (typeof BroadcastChannel !== 'undefined') {
-      channel = new BroadcastChannel(name);
+      try {
+        channel = new BroadcastChannel(name);
+      } catch (forbidden) {
+        return null;
+      }
       channel.onmessage = function (event) {
         receive(event.data);
       };
@@ -1032,31 +1016,87 @@ var Everpoll = (function () {
           channel.postMessage(message);
         },
         close: function () {
-          channel.onmessage = null;
           channel.close();
         }
       };
     }
-    return null;
+    function told(text) {
+      if (text && has(mates, told)) receive(parse(text));
+    }
+    mates.push(told);
+    listen('storage', function (event) {
+      if (event.key === name) told(event.newValue);
+      /* IE 8 does not say what changed, and says so before it can be read. */
+      else if (event.key === undefined) {
+        setTimeout(function () {
+          told(local.get(name));
+        }, 50);
+      }
+    });
+    return {
+      post: function (message) {
+        var text;
+        /* The same text twice would be no change. */
+        message.x = ++serial;
+        text = JSON.stringify(message);
+        if (!local.set(name, text)) {
+          /* Too large: let the others read it from the server. */
+          message.a = message.c;
+          message.e = [];
+          text = JSON.stringify(message);
+          local.set(name, text);
+        }
+        each(mates, function (mate) {
+          if (mate !== told) {
+            setTimeout(function () {
+              mate(text);
+            }, 0);
+          }
+        });
+      },
+      close: function () {
+        local.remove(name);
+        for (var i = 0; i < mates.length; i++) if (mates[i] === told) mates.splice(i, 1);
+      }
+    };
   }
 
+  /* Leads one tab of all: calls granted() in the one that has the lock, lost() when it is taken away or when there are
+     no locks here. Returns what gives it back. A lock that is stolen belongs to a tab that answers no more. */
   function lock(name, steal, granted, lost) {
-    var release = null, given = false;
+    var release = noop, over = false;
     navigator.locks.request(name, steal ? { steal: true } : {}, function () {
-      if (given) return;
+      if (over) return;
       granted();
       return new Promise(function (resolve) {
         release = resolve;
       });
     }).then(noop, lost);
     return function () {
-      given = true;
-      if (release) release();
+      over = true;
+      release();
+    };
+  }
+
+  /* The same by storage: write a name, wait, look whose name stands there. It does not expire: whoever holds it answers
+     when it is asked, also in a hidden tab, whose timers are slow. */
+  function lease(name, steal, granted) {
+    var mine = Math.random() + '', key = name + ':lead';
+    if (steal || !local.get(key)) {
+      local.set(key, mine);
+      setTimeout(function () {
+        if (mine && local.get(key) === mine) granted();
+      }, 100);
+    }
+    return function () {
+      if (local.get(key) === mine) local.remove(key);
+      mine = '';
     };
   }
 
   function hostEnv() {
-    var page = root.document, locks = page && typeof navigator !== 'undefined' && navigator.locks;
+    var page = root.document, locks = !!page && typeof navigator !== 'undefined' && !!navigator.locks,
+      storable = page && typeof JSON !== 'undefined' && local.set('everpoll:try', '1');
     return {
       send: send,
       open: open,
@@ -1073,13 +1113,22 @@ var Everpoll = (function () {
       cancel: function (timer) {
         clearTimeout(timer);
       },
-      store: storage('localStorage'),
+      store: local,
       session: storage('sessionStorage'),
-      bus: page ? bus : null,
-      locks: !!locks,
-      lock: locks ? lock : null,
+      bus: bus,
+      locks: locks,
+      lock: locks ? lock : storable ? lease : null,
       jQuery: function () {
         return root.jQuery;
+      },
+      page: function (hooks) {
+        /* A held request may outlive its page, and one that dies with it must not be tried again. A listener of unload
+           would keep newer browsers from going back to the page as it was. */
+        listen('onpagehide' in root ? 'pagehide' : 'unload', hooks.pause);
+        listen('pageshow', function (event) {
+          if (event.persisted) hooks.resume();
+        });
+        listen('online', hooks.kick);
       }
     };
   }
@@ -1087,35 +1136,18 @@ var Everpoll = (function () {
   /* ---- The page ---- */
 
   function Everpoll(channels, options) {
-    var self = this, away = false, ready = root.document;
+    var self = this, page = root.document;
     Core.call(self, channels, options);
-    function pause() {
-      away = !!self._on;
-      self._leave();
-    }
     function begin() {
       /* After the load event: until then some browsers show that the page is loading. */
-      setTimeout(function () {
-        self.start();
-      }, 0);
+      setTimeout(self.start, 0);
     }
-    listen('onpagehide' in root ? 'pagehide' : 'unload', pause);
-    listen('pageshow', function (event) {
-      if (event.persisted && away) self.start();
-    });
-    listen('online', function () {
-      self._kick();
-    });
     if (self.options.start !== false) {
-      if (!ready || ready.readyState === 'complete') begin();
+      if (!page || page.readyState === 'complete') begin();
       else listen('load', begin);
     }
   }
 
-  function Heir() {}
-  Heir.prototype = proto;
-  Everpoll.prototype = new Heir();
-  Everpoll.prototype.constructor = Everpoll;
   Everpoll.Core = Core;
   Everpoll.env = hostEnv;
   Core.decide = { above: above, backoff: backoff, verdict: verdict, fresh: fresh, plan: plan, learn: learn, read: read };
