@@ -852,13 +852,14 @@ var Everpoll = (function () {
       if (options.jsonp && root.document) return sendJsonp(url, done);
     }
     function close() {
-      ended = true;
+      /* True, and keeps the handler: it may be running, and MSXML keeps only the one that is set. */
+      ended = changed;
       /* Old browsers leak what a handler closes over; null throws. */
       xhr.onreadystatechange = noop;
     }
     xhr.open('GET', url, true);
     if (options.credentials && cross) xhr.withCredentials = true;
-    xhr.onreadystatechange = function () {
+    function changed() {
       var status = 0, text = '', read = xhr;
       if (ended || xhr.readyState !== 4) return;
       close();
@@ -875,7 +876,8 @@ var Everpoll = (function () {
           return '';
         }
       });
-    };
+    }
+    xhr.onreadystatechange = changed;
     xhr.send(null);
     return function () {
       if (ended) return;
