@@ -41,6 +41,9 @@ const STEP: Duration = Duration::from_millis(50);
 /// How long what it wrote last may take to arrive after its end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// How many characters of an answer stand in the log.
+const SHOWN: usize = 200;
+
 /// Held by whoever runs a browser.
 static BROWSER: Mutex<()> = Mutex::new(());
 
@@ -214,7 +217,8 @@ impl Running {
         if let Some(command) = line.strip_prefix('@') {
             let mut text = answer(command);
             assert!(!text.contains('\n'), "the answer to {command:?} must be one line, not {text:?}");
-            let _ = writeln!(self.log, "{:7.2} > {text}", self.began.elapsed().as_secs_f64());
+            let shown: String = text.chars().take(SHOWN).collect();
+            let _ = writeln!(self.log, "{:7.2} > {shown}", self.began.elapsed().as_secs_f64());
             text.push('\n');
             // A script that has ended does not need it any more; its end says more.
             let _ = self.input.write_all(text.as_bytes());

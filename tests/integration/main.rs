@@ -34,8 +34,12 @@ mod garbage;
 mod hold;
 /// Internet Explorer's engine: three languages, and requests that behave as nobody would think.
 mod ie;
+/// Pages that were written without Everpoll's client, in real browsers.
+mod old_clients;
 /// The database goes away and comes back.
 mod outage;
+/// A site with pages for browsers, and an application that publishes.
+mod pages_site;
 /// The same request to daemon and fallback: the same bytes back.
 mod parity;
 /// What a poll asks for and gets: cursors, channels, batches, forms.
