@@ -326,8 +326,8 @@ var Everpoll = (function () {
     /* Forgets the request or stream under way, and the next one. */
     function drop() {
       var gone = job;
-      job = null;
       env.cancel(timer);
+      job = timer = null;
       if (gone) {
         env.cancel(gone.dog);
         if (gone.end) gone.end();
@@ -372,6 +372,7 @@ var Everpoll = (function () {
 
     function poll() {
       var now = env.now(), values = {}, req, chosen = plan(fit, wanted(), longest()), follows = role === FOLLOWER, trial;
+      timer = null;
       if (!on || job || follows && !behind()) return;
       if (endpoint && now >= firstAt) {
         /* The first endpoint may be up again. */
@@ -651,10 +652,10 @@ var Everpoll = (function () {
         drop();
         schedule(0);
         tell(self.cursor, self.cursor, []);
-      }, function () {
+      }, function (never) {
         if (!on || mine !== turn) return;
-        if (role === LEADER) yields();
-        else lone();
+        if (never) lone();
+        else yields();
       });
     }
 
@@ -777,11 +778,11 @@ var Everpoll = (function () {
         want = 1;
       } else {
         drop();
-        want = 0;
+        want = fails = 0;
         apply(message.c, message.e);
       }
       if (on) set(message.s);
-      if (on && !job && behind()) schedule(fails ? backoff(fails, 0) : 0);
+      if (on && !job && !timer && behind()) schedule(0);
     }
 
     /* Every few seconds: did the machine sleep, does the leader live? */
@@ -1063,8 +1064,8 @@ var Everpoll = (function () {
     };
   }
 
-  /* Leads one tab of all: calls granted() in the one that has the lock, lost() when it is taken away or when there are
-     no locks here. Returns what gives it back. A lock that is stolen belongs to a tab that answers no more. */
+  /* Leads one tab of all: calls granted() in the one that has the lock, lost(false) when it is taken away, lost(true) when
+     there are no locks here. Returns what gives it back. A lock that is stolen belongs to a tab that answers no more. */
   function lock(name, steal, granted, lost) {
     var release = noop, over = false;
     navigator.locks.request(name, steal ? { steal: true } : {}, function () {
@@ -1073,7 +1074,9 @@ var Everpoll = (function () {
       return new Promise(function (resolve) {
         release = resolve;
       });
-    }).then(noop, lost);
+    }).then(noop, function (error) {
+      lost(error.name !== 'AbortError');
+    });
     return function () {
       over = true;
       release();

@@ -10,6 +10,7 @@ for (const script of ['../everpoll.js', '../dist/everpoll.min.js']) {
   const lines = [];
   const context = vm.createContext({ print: (line) => lines.push(String(line)), setTimeout, clearTimeout, console });
   if (process.env.ONLY) context.only = process.env.ONLY;
+  context.seeds = Number(process.env.SEEDS ?? 100);
   vm.runInContext(readFileSync(new URL(script, import.meta.url), 'utf8'), context, { filename: script });
   for (const name of files) {
     vm.runInContext(readFileSync(new URL(name, core), 'utf8'), context, { filename: name });

@@ -156,7 +156,9 @@
   test('tab without locks or storage polls alone', function () {
     var it = world(10, true), lonely;
     lonely = new Scripted({}, { lock: function (name, steal, granted, lost) {
-      it.clock.later(lost, 1);
+      it.clock.later(function () {
+        lost(true);
+      }, 1);
       return function () {};
     }, bus: function () {
       return { post: function () {}, close: function () {} };
@@ -210,6 +212,9 @@
     });
   }
 
-  schedules(1, 41, true);
-  schedules(1, 41, false);
+  /* How many: by the host, since old engines are slow. */
+  (function (last) {
+    schedules(1, last, true);
+    schedules(1, last, false);
+  })(typeof seeds === 'undefined' ? 20 : seeds);
 })();
