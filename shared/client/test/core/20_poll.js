@@ -259,14 +259,14 @@
   });
 
   test('send that throws is a failure like others', function () {
-    var throws = 0, it = held(), send = it.env.send;
+    var thrown = 0, it = held(), send = it.env.send;
     it.env.send = function () {
-      throws++;
+      thrown++;
       throw new Error('0x800C0008');
     };
     it.script.last().answer(200, envelope(10));
     it.clock.pass(600);
-    equal(throws, 2, 'one at once, the next after a second');
+    equal(thrown, 2, 'one at once, the next after a second');
     it.env.send = send;
     it.clock.pass(3000);
     equal(it.script.pending(), 1);

@@ -196,7 +196,10 @@
     it.site.publish('b');
     it.clock.pass(40000);
     checkAll(it);
-    if (it.browser.living().length) equal(it.site.held(), 1, 'one request is held in the end');
+    if (!it.browser.living().length) return;
+    /* A short hold may just be between two requests. */
+    for (i = 0; i < 20 && !it.site.held(); i++) it.clock.pass(50);
+    equal(it.site.held(), 1, 'one request is held in the end');
   }
 
   function schedules(from, to, locks) {
