@@ -6,6 +6,8 @@ mod hosts;
 mod nginx;
 /// Apache, lighttpd and Python's server with the snippets of their pages.
 mod recipes;
+/// The snippets of the pages about the client, run in browsers and shells.
+mod snippets;
 /// `everpoll up`: the lines it prints, pasted.
 mod up;
 
@@ -22,14 +24,20 @@ mod publish_http;
 /// Logs that were restored from an older copy.
 mod restore;
 
+/// The browser client's own tests.
+mod client;
 /// Stopping without an error that anybody sees.
 mod drain;
+/// What an EventSource gets, from its first byte to its end.
+mod eventsource;
 /// Programs that die in front of a thousand pages.
 mod failover;
 /// HTTP itself: methods, sizes, versions, kept connections, slow clients.
 mod front;
 /// Garbage, half and slow requests.
 mod garbage;
+/// The client behind every proxy: real ones, hostile ones, and one that cuts on command.
+mod gauntlet;
 /// Of one browser one request is held.
 mod hold;
 /// Internet Explorer's engine: three languages, and requests that behave as nobody would think.
@@ -38,6 +46,8 @@ mod ie;
 mod old_clients;
 /// The database goes away and comes back.
 mod outage;
+/// The self-test, the demo, and the client: pages for people, and what they ask for.
+mod pages;
 /// A site with pages for browsers, and an application that publishes.
 mod pages_site;
 /// The same request to daemon and fallback: the same bytes back.
@@ -48,5 +58,7 @@ mod poll;
 mod site;
 /// All ways of publishing, behind one function.
 mod ways;
+/// What a WebSocket gets, and every frame that a client may or may not send.
+mod websocket;
 /// Applications that write, with pauses and roll-backs.
 mod writers;
