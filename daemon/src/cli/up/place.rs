@@ -86,6 +86,7 @@ impl Place {
             };
             command.env("EVERPOLL_DATABASE_URL", self.database_url());
             command.env("EVERPOLL_LISTEN", format!("127.0.0.1:{port}"));
+            command.env("EVERPOLL_DEMO", "true");
             command
         };
         let port = arguments.port;
@@ -150,6 +151,10 @@ impl Place {
             text += &format!("  nginx     {through_nginx}  PID {}, in front of both\n", pid("nginx"));
         }
         text += &format!("  fallback  {}  PID {}\n\n", self.fallback, pid("fallback"));
+        let in_front = if self.nginx.is_some() { &through_nginx } else { &daemon };
+        text += &format!(
+            "Open it in a browser, where events arrive as they are published:\n\n     {in_front}/demo\n\nOr in a terminal:\n\n"
+        );
         text += &format!(
             "1. In another terminal, wait for an event. The request is held until there is one, at most 25 s:\n\n\
              \x20    curl -i {daemon}/e/cheese/tab-1\n\n\
