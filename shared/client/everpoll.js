@@ -733,7 +733,8 @@ var Everpoll = (function () {
       } else if (is === 'at') follow(message);
       else if (is === 'bye') {
         covered = false;
-        if (!env.locks) seek();
+        /* Its name may still stand in the storage, which is slower than messages. */
+        if (!env.locks) seek(true);
       } else if (is === 'alone' && (message.to || tab) === tab) lone();
     }
 
