@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use everpoll_protocol::{Headers, RawRequest, Reconnect, Reply, Request, RequestError};
+use everpoll_protocol::{Flavor, Headers, RawRequest, Reconnect, Reply, Request, RequestError};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::header::{HeaderMap, HeaderValue};
@@ -62,28 +62,54 @@ async fn respond(
 ) -> Response<pages::Body> {
     let _busy = Counted::new(&server.busy);
     if let Some(page) = server.pages.find(request.uri().path()) {
-        return pages::respond(page, request, server, peer.0).await;
+        let mut response = pages::respond(page, request, server, peer.0).await;
+        close_after(&mut response);
+        return response;
     }
     let head_only = request.method() == hyper::Method::HEAD;
-    let reply = match request.uri().path() {
-        "/healthz" => Reply::health(200, "alive", "the daemon runs", head_only),
-        "/readyz" => server.health.reply(head_only),
+    let (reply, closes) = match request.uri().path() {
+        "/healthz" => (Reply::health(200, "alive", "the daemon runs", head_only), false),
+        "/readyz" => (server.health.reply(head_only), false),
         _ => respond_to_protocol(request, server, peer).await,
     };
-    to_response(&reply, server)
+    let mut response = to_response(&reply, server);
+    if closes {
+        close_after(&mut response);
+    }
+    response
 }
 
+/// Whether the connection is to be closed after this request. The front does not get it back, and hyper cannot serve
+/// streams: browsers, and web servers in front, would send the next one into it after they have loaded the client. A
+/// stream that came here all the same is answered in short, and finds the front when it comes again.
+fn wants_the_front(parsed: &Result<Request, Reply>) -> bool {
+    match parsed {
+        Ok(Request::Script(_)) => true,
+        Ok(Request::Poll(request)) => {
+            request.pad.is_some() || matches!(request.flavor, Flavor::EventSource | Flavor::WebSocket)
+        }
+        Ok(_) => false,
+        // A WebSocket, which is never more than refused here.
+        Err(reply) => reply.status == 426,
+    }
+}
+
+fn close_after<B>(response: &mut Response<B>) {
+    response.headers_mut().insert(hyper::header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// Also whether the connection is to be closed then.
 async fn respond_to_protocol(
     request: hyper::Request<Incoming>,
     server: &Arc<Server>,
     (peer_is_local, peer): Peer,
-) -> Reply {
+) -> (Reply, bool) {
     let (parts, body) = request.into_parts();
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str()).as_bytes();
     let head_only = parts.method == hyper::Method::HEAD;
     let body = match read_body(body, server.limits.body(target), server.patience.body).await {
         Ok(body) => body,
-        Err(error) => return Reply::request_error(&error, head_only),
+        Err(error) => return (Reply::request_error(&error, head_only), false),
     };
     // A block of its own: what borrows the headers must be gone before anything is waited for.
     let parsed = {
@@ -99,7 +125,8 @@ async fn respond_to_protocol(
         };
         Request::parse(&raw, &server.limits).map_err(|error| Reply::refused(&error, &raw, &server.limits))
     };
-    match parsed {
+    let closes = wants_the_front(&parsed);
+    let reply = match parsed {
         Ok(Request::Poll(request)) => long_poll::reply(server, &request).await,
         Ok(Request::Publish(request)) => match server.publishing.publish(request).await {
             Ok(ids) => Reply::published(&ids),
@@ -108,7 +135,8 @@ async fn respond_to_protocol(
         Ok(Request::Options { allow, form }) => Reply::options(allow, &form),
         Ok(Request::Script(request)) => Reply::script(request),
         Err(reply) => reply,
-    }
+    };
+    (reply, closes)
 }
 
 /// Reads a body of at most `limit` bytes, as long as it keeps coming.
@@ -161,7 +189,7 @@ pub(crate) fn to_response(reply: &Reply, server: &Server) -> Response<pages::Bod
     // After these, the rest of the body is still on its way, and must not be taken for the next request.
     let unread = matches!(reply.status, 408 | 413);
     if unread || server.draining() {
-        response.headers_mut().insert(hyper::header::CONNECTION, HeaderValue::from_static("close"));
+        close_after(&mut response);
     }
     response
 }

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use everpoll_tests::cutter::Mode;
 use everpoll_tests::everpoll::DaemonStart;
-use everpoll_tests::http::{self, Address, Held, Reply};
-use everpoll_tests::{Cutter, Daemon, Fallback, Sqlite, WebServer, wait};
+use everpoll_tests::http::{self, Address, Connection, Held, Reply, Request};
+use everpoll_tests::{
+    Cutter, Daemon, EventStream, Fallback, Sqlite, WebServer, WebSocket, sse, wait, websocket,
+};
 
 use crate::site::{collect, poll};
 
@@ -416,4 +418,45 @@ fn client_is_loaded_through_nginx_from_either_program() {
         assert_eq!((from_fallback.status, &from_fallback.body), (200, &from_daemon.body), "{target}");
         assert_eq!(from_fallback.header("etag"), Some(tag.as_str()), "{target}");
     }
+}
+
+#[test]
+fn streams_go_through_after_pages_on_the_same_connections() {
+    let served = Served::start();
+    let fallback = Fallback::on(served.sqlite.url()).start();
+    let nginx = WebServer::nginx(served.daemon.address(), fallback.address());
+    // nginx keeps its connections to the daemon and sends the next request for /e into any of them.
+    for round in 0..4 {
+        let tests: Vec<_> = (0..4)
+            .map(|n| http::get(&format!("/e/_probe/hold?seconds=0.1&n={n}")).begin(nginx.address()))
+            .collect();
+        assert!(tests.into_iter().all(|held| held.reply().status == 200));
+        let echo = http::request("POST", "/e/_probe/echo").body("x").send(nginx.address());
+        assert_eq!(echo.status, 200);
+        let mut stream = EventStream::open(nginx.address(), &sse::get("/e/cheese?flavor=eventsource&beat=1"));
+        stream.expect("everpoll:hello");
+        let (beat, _) = stream.expect("everpoll:beat");
+        assert!(beat["n"].is_number(), "round {round}: {}", stream.text());
+        WebSocket::open(nginx.address(), "/e/cheese?flavor=websocket&beat=1").expect("everpoll:hello");
+    }
+}
+
+#[test]
+fn stream_that_comes_by_a_publishers_connection_is_sent_to_another() {
+    let served = Served::start();
+    let (address, kept) =
+        (served.daemon.address(), |request: Request| request.header("Connection", "keep-alive"));
+    let event = r#"{"channel":"cheese","type":"made","data":1}"#;
+    for target in ["/e/cheese?flavor=eventsource", "/e/cheese?pad=1024&hold=0.1", "/everpoll.js"] {
+        let mut connection = Connection::open(address).expect("it listens");
+        let published = connection.exchange(&kept(http::post_json("/publish", event))).expect("a reply");
+        assert_eq!((published.status, published.keeps_connection()), (201, true));
+        let reply = connection.exchange(&kept(http::get(target))).expect("a reply");
+        assert_eq!((reply.status, reply.keeps_connection()), (200, false), "{target}");
+    }
+    let mut connection = Connection::open(address).expect("it listens");
+    connection.exchange(&kept(http::post_json("/publish", event))).expect("a reply");
+    connection.send(&websocket::request("/e/cheese?flavor=websocket").bytes()).expect("it reads");
+    let refused = connection.read_reply(false).expect("a reply");
+    assert_eq!((refused.status, refused.keeps_connection()), (426, false));
 }
