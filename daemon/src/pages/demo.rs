@@ -59,7 +59,7 @@ static ASSETS: [Asset; 4] = [
     Asset {
         name: "/icon.svg",
         content_type: "image/svg+xml",
-        content: include_bytes!("demo/icon.svg"),
+        content: include_bytes!("icon.svg"),
         tag: OnceLock::new(),
     },
 ];
@@ -116,8 +116,14 @@ pub(super) async fn start_job(
     let Ok(place) = server.pages.jobs.clone().try_acquire_owned() else {
         return answer::problem(&Problem::DemoBusy(JOBS_MAX), false);
     };
-    let job = Job { name, server: server.clone(), _place: place };
-    if let Err(failure) = job.publish(0).await {
+    let job = Job { name: name.clone(), server: server.clone(), _place: place };
+    // In a task of its own: who reloads the page before the answer is there does not take the job along.
+    let begun = tokio::spawn(async move {
+        job.publish(0).await?;
+        tokio::spawn(job.run());
+        Ok(())
+    });
+    if let Err(failure) = begun.await.expect("publishing does not panic") {
         let reply = Reply::failure(&failure, || server.reconnect_in(Reconnect::ShortPoll), false);
         return service::to_response(&reply, server);
     }
@@ -127,10 +133,7 @@ pub(super) async fn start_job(
         channel: &'a str,
         end: u8,
     }
-    let started =
-        answer::json(StatusCode::ACCEPTED, &Started { job: &job.name, channel: CHANNEL, end: 1 }, false);
-    tokio::spawn(job.run());
-    started
+    answer::json(StatusCode::ACCEPTED, &Started { job: &name, channel: CHANNEL, end: 1 }, false)
 }
 
 /// Reads the job's first event as if it were published by the one who asks, so that the same rules admit it.
