@@ -8,7 +8,7 @@ use std::process::Command;
 
 use everpoll_tests::http::Address;
 use everpoll_tests::process;
-use everpoll_tests::{Daemon, Fallback, Script, WebServer, everpoll, ports};
+use everpoll_tests::{Daemon, Fallback, Script, TestDir, WebServer, everpoll, ports};
 use serde_json::json;
 
 use super::page::Page;
@@ -58,18 +58,28 @@ impl Shop {
     /// - `kill daemon` (SIGKILL), `start daemon`: done when it is gone, or ready;
     /// - `trim`: removes all events;
     /// - `run NAME WORDS`: runs a shell snippet on this log, with these words in place of what it names, as `from=to`;
-    ///   answers what it printed, as a JSON string.
+    ///   answers what it printed, as a JSON string;
+    /// - `accept NAME`: starts a program with this settings file, which must accept it.
     fn answer(&mut self, command: &str, page: &Page) -> String {
         match command.split(' ').collect::<Vec<_>>()[..] {
             ["kill", "daemon"] => self.daemon.kill_9(),
             ["start", "daemon"] => self.daemon.start_again(),
             ["trim"] => drop(self.store.run_well(&["trim", "--count", "0"])),
+            ["accept", name] => self.accept(&page.snippet(name).text),
             ["run", name, ref words @ ..] => {
                 return json!(self.shell(&page.snippet(name).text, words)).to_string();
             }
             _ => panic!("no script may ask for {command:?}"),
         }
-        "done".to_owned()
+        json!("done").to_string()
+    }
+
+    /// A program that does not accept its settings exits with 2 and says why.
+    #[track_caller]
+    fn accept(&self, settings: &str) {
+        let directory = TestDir::new();
+        let file = directory.file("everpoll.toml", settings).display().to_string();
+        self.store.run_well(&["--config", &file, "publish", "settings", "accepted", "null"]);
     }
 
     /// Runs a line of shell with `everpoll` in its path.
