@@ -26,6 +26,8 @@ mod restore;
 
 /// The browser client's own tests.
 mod client;
+/// Pages with our own client, in real browsers.
+mod browsers;
 /// Stopping without an error that anybody sees.
 mod drain;
 /// What an EventSource gets, from its first byte to its end.
