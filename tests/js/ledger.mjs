@@ -64,7 +64,7 @@ export function faults(seen, expected) {
 }
 
 /** What each event that the tests publish carries: characters that encodings, scripts and line ends break on. */
-const NAME = 'Gruy\u00e8re \u{1f9c0} \u2028 </script> "\\\n';
+export const NAME = 'Gruy\u00e8re \u{1f9c0} \u2028 </script> "\\\n';
 
 /**
  * Waits until all pages have all that was published on their channels (`page.channels`, by default cheese), and one event

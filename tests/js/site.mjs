@@ -13,15 +13,16 @@ process.stdin.on('data', (text) => {
     unfinished = lines.pop();
     for (const line of lines) waiting.shift()?.(line);
     // An idle stdin must not keep a script alive that has done its work.
-    if (waiting.length === 0) process.stdin.unref();
+    if (waiting.length === 0) process.stdin.unref?.();
 });
-process.stdin.unref();
+// Without a test around it stdin may be a file, which keeps nobody waiting.
+process.stdin.unref?.();
 
 /** Asks the Rust test to do something, such as `restart daemon`, and resolves to its answer when that is done. */
 export function ask(command) {
     return new Promise((resolve) => {
         waiting.push(resolve);
-        process.stdin.ref();
+        process.stdin.ref?.();
         process.stdout.write(`@${command}\n`);
     });
 }
