@@ -72,6 +72,14 @@ impl WebSocket {
     pub fn try_open(address: &Address, request: &Request) -> io::Result<Self> {
         let mut stream = address.connect()?;
         stream.write_all(&request.bytes())?;
+        Self::on(stream)
+    }
+
+    /// Takes over a connection on which the request was sent.
+    ///
+    /// # Errors
+    /// When the server does not agree, or not in the way that a browser wants.
+    pub fn on(mut stream: Stream) -> io::Result<Self> {
         let mut parser = ReplyParser::default();
         let mut bytes = Vec::new();
         let mut some = [0; 4096];
