@@ -61,14 +61,16 @@ pub(crate) async fn serve(stream: Stream, before: Vec<u8>, server: &Server, requ
 
 /// Writes events until something ends it; `None` when nobody is there any more who could be told why.
 async fn follow(socket: &mut Socket, server: &Server, feed: &mut Feed<'_>) -> Option<CloseFrame> {
-    let silence_max = 2 * server.limits.heartbeat;
-    let mut heard = Instant::now();
+    // Two heartbeats, less a little, since the timer that looks is not exact.
+    let silence_max = 2 * server.limits.heartbeat - server.limits.heartbeat / 4;
+    // Since when a ping is unanswered. Not since when nothing was heard: while there are events, no ping is sent.
+    let mut asked: Option<Instant> = None;
     loop {
         let mut broken = None;
         let closed = |context: &mut Context<'_>| {
             loop {
                 match socket.poll_next_unpin(context) {
-                    Poll::Ready(Some(Ok(_))) => heard = Instant::now(),
+                    Poll::Ready(Some(Ok(_))) => asked = None,
                     Poll::Ready(Some(Err(error))) => {
                         broken = complaint(&error);
                         return Poll::Ready(());
@@ -82,10 +84,10 @@ async fn follow(socket: &mut Socket, server: &Server, feed: &mut Feed<'_>) -> Op
         let parts = match next {
             Next::Write(written) => written.parts.clone(),
             Next::Heartbeat(record) => {
-                // Some patience more: the answer to the last ping may be on its way.
-                if heard.elapsed() > silence_max + server.limits.heartbeat / 2 {
+                if asked.is_some_and(|asked| asked.elapsed() >= silence_max) {
                     return None;
                 }
+                asked.get_or_insert_with(Instant::now);
                 if send(socket, server, [Message::Ping(Bytes::new())]).await.is_err() {
                     return None;
                 }
@@ -150,7 +152,10 @@ fn text(part: Bytes) -> Option<Message> {
 /// What is said to a client that broke the rules; `None` when it is merely gone.
 fn complaint(error: &Error) -> Option<CloseFrame> {
     match error {
-        Error::Capacity(_) => Some(close(CloseCode::Size, "messages of clients are not read; send less")),
+        Error::Capacity(_) => {
+            let reason = format!("a client's message may have {MESSAGE_MAX} bytes; none is read");
+            Some(close(CloseCode::Size, &reason))
+        }
         Error::Utf8(_) => Some(close(CloseCode::Invalid, "text is not UTF-8")),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
         Error::Protocol(_) => Some(close(CloseCode::Protocol, "frame is not as RFC 6455 has it")),
