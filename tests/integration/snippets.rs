@@ -50,7 +50,7 @@ fn snippets_for_other_origins_work() {
 
 #[test]
 fn snippets_for_old_browsers_work() {
-    run("docs/how-to/old-internet-explorer.md", &[]);
+    run("docs/how-to/old-internet-explorer.md", &[("EVERPOLL_JSONP", "true")]);
 }
 
 #[test]

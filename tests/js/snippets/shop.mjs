@@ -109,5 +109,5 @@ export async function untilEqual(tab, what, look, expected) {
 
 /** The texts of all elements that a selector finds. */
 export function texts(selector) {
-    return `[...document.querySelectorAll(${JSON.stringify(selector)})].map((element) => element.textContent)`;
+    return `Array.from(document.querySelectorAll(${JSON.stringify(selector)}), (element) => element.textContent)`;
 }
