@@ -48,6 +48,8 @@ mod ie;
 mod old_clients;
 /// The database goes away and comes back.
 mod outage;
+/// Padded holds: spaces while there is nothing to say.
+mod padded;
 /// The self-test, the demo, and the client: pages for people, and what they ask for.
 mod pages;
 /// A site with pages for browsers, and an application that publishes.
