@@ -45,6 +45,7 @@ pub(crate) struct Pages {
     demo: bool,
     holds_max: usize,
     holds: Arc<Semaphore>,
+    remembered: probe::Remembered,
     jobs: Arc<Semaphore>,
     /// Numbers the self-test's answers, so that one from a cache is seen to be old.
     serial: AtomicU64,
@@ -74,6 +75,7 @@ impl Pages {
             demo,
             holds_max,
             holds: Arc::new(Semaphore::new(holds_max)),
+            remembered: probe::Remembered::default(),
             jobs: Arc::new(Semaphore::new(JOBS_MAX)),
             serial: AtomicU64::new(1),
         }

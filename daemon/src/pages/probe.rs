@@ -4,8 +4,9 @@
 //! what arrived of the request. Neither reads the log, so they tell about the network even where the database is down.
 //! They never show what could be secret: of cookies and of authorization only that they arrived.
 
-use std::sync::OnceLock;
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use super::answer;
 use super::asset::Asset;
 use super::problem::Problem;
 use super::{Body, Page};
+use crate::hub::lock;
 use crate::server::{self, Server};
 use crate::service;
 
@@ -37,10 +39,19 @@ const BEAT_DEFAULT: f64 = 10.0;
 /// Largest body that is counted, bytes: that of a poll.
 const BODY_MAX: usize = 64 * 1024;
 
+/// Longest key of a test request, bytes. A longer one is as good as none.
+const KEY_MAX: usize = 64;
+
+/// How soon a request with the same key is a copy that a proxy sent along with it, and not one that was sent again.
+const COPY: Duration = Duration::from_secs(1);
+
+/// Most holds that are remembered, the latest of which it takes to know one that is sent again.
+const REMEMBERED_MAX: usize = 1024;
+
 /// Longest header value that is shown, bytes.
 const SHOWN_MAX: usize = 200;
 
-static ASSETS: [Asset; 3] = [
+static ASSETS: [Asset; 4] = [
     Asset {
         name: "",
         content_type: "text/html; charset=utf-8",
@@ -59,6 +70,12 @@ static ASSETS: [Asset; 3] = [
         content: include_bytes!("probe/probe.js"),
         tag: OnceLock::new(),
     },
+    Asset {
+        name: "/icon.svg",
+        content_type: "image/svg+xml",
+        content: include_bytes!("icon.svg"),
+        tag: OnceLock::new(),
+    },
 ];
 
 /// What `/e/_probe` with `rest` behind it asks for.
@@ -70,14 +87,38 @@ pub(super) fn find(rest: &[u8]) -> Option<Page> {
     }
 }
 
+/// When the latest holds began, by the keys that the page gave them.
+///
+/// Browsers and some proxies send a GET again when its connection is cut, without telling anybody. The page would take three
+/// cuts for one long hold; so what comes again is answered at once, with the time since it first came.
+#[derive(Debug, Default)]
+pub(super) struct Remembered(Mutex<VecDeque<(String, Instant)>>);
+
+impl Remembered {
+    /// How long ago this hold began for the first time, if this is not that.
+    fn again(&self, key: &str, now: Instant) -> Option<Duration> {
+        let mut all = lock(&self.0);
+        if let Some((_, began)) = all.iter().find(|(other, _)| other == key) {
+            return Some(now.duration_since(*began)).filter(|ago| *ago >= COPY);
+        }
+        if all.len() >= REMEMBERED_MAX {
+            all.pop_front();
+        }
+        all.push_back((key.to_owned(), now));
+        None
+    }
+}
+
 /// What a test asks for.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Wish {
     seconds: f64,
     /// Length of the padded body, bytes.
     pad: Option<usize>,
     /// Seconds.
     beat: f64,
+    /// The page's name for this one request.
+    key: Option<String>,
 }
 
 impl Wish {
@@ -98,6 +139,7 @@ impl Wish {
             seconds: number("seconds", "0 to 125", 0.0, SECONDS_MAX)?.unwrap_or(SECONDS_DEFAULT),
             pad: number("pad", "1024 to 65536", 1024.0, 65536.0)?.map(|bytes| bytes as usize),
             beat: number("beat", "1 to 60", 1.0, 60.0)?.unwrap_or(BEAT_DEFAULT),
+            key: value("key").filter(|key| (1..=KEY_MAX).contains(&key.len())).map(str::to_owned),
         })
     }
 }
@@ -113,7 +155,7 @@ struct Held {
     serial: u64,
     seconds: f64,
     held_ms: u64,
-    /// `time`, or `draining` when the daemon stops.
+    /// `time`; `draining` when the daemon stops; `again` when the request was sent again on the way.
     ended: &'static str,
     end: u8,
 }
@@ -137,7 +179,7 @@ impl Hold {
             test: "hold",
             serial: self.serial,
             seconds: self.wish.seconds,
-            held_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            held_ms: millis(self.began.elapsed()),
             ended,
             end: 1,
         }
@@ -198,10 +240,16 @@ pub(super) async fn hold(request: &Request<Incoming>, server: &Server) -> Respon
         stop: server.stop.subscribe(),
         _place: place,
     };
-    match wish.pad {
-        _ if head_only => answer::json(StatusCode::OK, &hold.held("time"), true),
+    if head_only {
+        return answer::json(StatusCode::OK, &hold.held("time"), true);
+    }
+    let again = hold.wish.key.as_ref().and_then(|key| pages.remembered.again(key, hold.began));
+    if let Some(ago) = again {
+        return answer::json(StatusCode::OK, &Held { held_ms: millis(ago), ..hold.held("again") }, false);
+    }
+    match hold.wish.pad {
         None => {
-            let end = hold.began + Duration::from_secs_f64(wish.seconds);
+            let end = hold.began + Duration::from_secs_f64(hold.wish.seconds);
             let ended = hold.wait(end).await;
             answer::json(StatusCode::OK, &hold.held(ended), false)
         }
@@ -211,6 +259,10 @@ pub(super) async fn hold(request: &Request<Incoming>, server: &Server) -> Respon
             answer::streamed(Pieces(body).boxed_unsync(), bytes)
         }
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A body that comes in pieces.
@@ -295,10 +347,10 @@ mod tests {
 
     #[test]
     fn wishes_outside_the_bounds_are_refused() {
-        let usual = Wish { seconds: 25.0, pad: None, beat: 10.0 };
+        let usual = Wish { seconds: 25.0, pad: None, beat: 10.0, key: None };
         assert_eq!(Wish::parse("_=x&other"), Ok(usual));
-        let padded = Wish { seconds: 0.5, pad: Some(4096), beat: 1.0 };
-        assert_eq!(Wish::parse("pad=4096&seconds=.5&beat=1"), Ok(padded));
+        let padded = Wish { seconds: 0.5, pad: Some(4096), beat: 1.0, key: Some("a".to_owned()) };
+        assert_eq!(Wish::parse("pad=4096&seconds=.5&beat=1&key=a"), Ok(padded));
         for query in [
             "seconds=126",
             "seconds=-1",
@@ -317,5 +369,19 @@ mod tests {
                 "{query}"
             );
         }
+    }
+
+    #[test]
+    fn hold_that_is_sent_again_is_known_and_a_copy_is_none() {
+        let (all, now) = (Remembered::default(), Instant::now());
+        let later = |ms| now + Duration::from_millis(ms);
+        assert_eq!(all.again("a", now), None);
+        assert_eq!(all.again("a", later(999)), None);
+        assert_eq!(all.again("a", later(3000)), Some(Duration::from_secs(3)));
+        assert_eq!(all.again("b", later(3000)), None);
+        for number in 0..REMEMBERED_MAX {
+            assert_eq!(all.again(&number.to_string(), later(3000)), None);
+        }
+        assert_eq!(lock(&all.0).len(), REMEMBERED_MAX);
     }
 }

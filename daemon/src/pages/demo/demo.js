@@ -163,12 +163,18 @@
     this.state = state;
     this.pill.textContent = state;
     this.pill.setAttribute('data-state', state === 'polling' && this.asked === 'short-poll' ? 'live' : state);
-    var transport = this.source.transport;
-    /* The client leaves a transport that does not work here. */
-    var other = transport && transport !== this.asked && state !== 'stopped';
-    if (!this.usual) { this.usual = this.how.textContent; }
-    this.how.textContent = other ? 'by ' + transport + ' for now' : this.usual;
+    this.showTransport();
     showOverall();
+  };
+
+  /* The client begins each by a long-poll, and leaves a stream that does not work here. */
+  Panel.prototype.showTransport = function () {
+    var transport = this.source ? this.source.transport : this.asked;
+    var other = transport !== this.asked && this.state !== 'stopped' && this.state !== 'down';
+    if (!this.usual) { this.usual = this.how.textContent; }
+    this.article.setAttribute('data-using', transport);
+    var text = other ? 'by ' + transport + ' for now' : this.usual;
+    if (this.how.textContent !== text) { this.how.textContent = text; }
   };
 
   Panel.prototype.take = function (data, event) {
@@ -346,10 +352,13 @@
     job.label.textContent = (data.percent < 100 ? 'aging, ' : 'ripe, ') + data.percent + ' %';
   }
 
+  /* What comes to pass without an event. */
   setInterval(function () {
-    for (var i = 0; i < jobs.length; i++) {
+    var i;
+    for (i = 0; i < panels.length; i++) { panels[i].showTransport(); }
+    for (i = 0; i < jobs.length; i++) {
       if (jobs[i].percent < 100 && now() + clockOffset - jobs[i].heard > JOB_SILENCE) {
-        jobs[i].label.textContent = 'no news at ' + jobs[i].percent + ' %';
+        jobs[i].label.textContent = 'no news since ' + jobs[i].percent + ' %';
       }
     }
   }, 1000);

@@ -32,8 +32,11 @@
   function seconds(ms) { return (Math.round(ms / 100) / 10).toFixed(1) + ' s'; }
 
   function unique(url) {
-    return url + (url.indexOf('?') < 0 ? '?' : '&') + '_=' + now().toString(36) + Math.floor(Math.random() * 1e9).toString(36);
+    return url + (url.indexOf('?') < 0 ? '?' : '&') + '_=' + key();
   }
+
+  /* Names a request, so that the server knows it again when it is sent twice on the way. */
+  function key() { return now().toString(36) + Math.floor(Math.random() * 1e9).toString(36); }
 
   function write(node, text) {
     while (node.firstChild) { node.removeChild(node.firstChild); }
@@ -42,13 +45,13 @@
 
   /* --- Requests ----------------------------------------------------------------------------------------------------------------- */
 
-  /* Sends a request. `done` gets {status, text, json, ms, first, header(name)}; status 0 when there was no reply, `first` the ms until the
-     head was there. `limit` in ms ends a request that is never answered. */
+  /* Sends a request. `done` gets {status, text, json, ms, timedOut, header(name)}; status 0 when there was no reply. `limit` in ms ends a
+     request that is never answered; `progress` is told how many bytes there are, and after how many ms. */
   function send(method, url, options, done) {
     var request = new XMLHttpRequest();
     var start = now();
     var over = false;
-    var reply = { status: 0, text: '', json: null, ms: 0, first: null, timedOut: false, header: function () { return null; } };
+    var reply = { status: 0, text: '', json: null, ms: 0, timedOut: false, header: function () { return null; } };
     var timer = setTimeout(function () {
       reply.timedOut = true;
       finish();
@@ -64,17 +67,14 @@
     }
 
     request.open(method, url, true);
+    /* Browsers before IE 10 tell of nothing but the end. Not before `open`, which would take it away again. */
+    if (options.progress) { request.onprogress = function (event) { options.progress(event.loaded, now() - start); }; }
     var headers = options.headers || {};
     for (var name in headers) {
       if (Object.prototype.hasOwnProperty.call(headers, name)) { request.setRequestHeader(name, headers[name]); }
     }
     request.onreadystatechange = function () {
       if (over) { return; }
-      if (request.readyState === 2 && reply.first === null) { reply.first = now() - start; }
-      if (request.readyState === 3 && options.progress) {
-        /* Old browsers throw until the reply is complete. */
-        try { options.progress(request.responseText.length, now() - start); } catch (e) { /* They show it at the end. */ }
-      }
       if (request.readyState !== 4) { return; }
       try {
         reply.status = request.status;
@@ -116,7 +116,7 @@
       what: length === 25 ? 'a long-poll, as Everpoll holds it by default' : 'longer than Everpoll holds by default',
       expected: length,
       run: function (done) {
-        send('GET', unique(base + '/hold?seconds=' + length), { limit: (length + PATIENCE) * 1000 }, function (reply) {
+        send('GET', unique(base + '/hold?seconds=' + length + '&key=' + key()), { limit: (length + PATIENCE) * 1000 }, function (reply) {
           if (reply.status === 200 && reply.json) { return done(heldResult(reply, length)); }
           done(failure(reply, 'quiet requests') || cutResult(reply, length));
         });
@@ -125,6 +125,10 @@
   }
 
   function heldResult(reply, length) {
+    if (reply.json.ended === 'again') {
+      /* The browser, or a proxy, sent it again when it was cut, and did not say so. */
+      return cutResult({ status: 0, ms: reply.json.held_ms }, length);
+    }
     if (reply.json.ended !== 'time') {
       return { grade: 'middle', result: 'not tested', ms: reply.ms, advice: 'The server was restarted meanwhile; test again.' };
     }
@@ -146,6 +150,13 @@
     return result;
   }
 
+  function paddedCut(result) {
+    if (result.cutAfter >= 2) {
+      result.advice = 'Even a request that is not quiet is ended. The client falls back to short holds and short polls by itself. Network: raise the limit on how long a request may take.';
+    }
+    return result;
+  }
+
   var padded = {
     id: 'padded-60',
     name: 'Padded request of 60 s',
@@ -154,7 +165,7 @@
     run: function (done) {
       var times = [];
       var length = 0;
-      send('GET', unique(base + '/hold?seconds=60&pad=4096&beat=10'), {
+      send('GET', unique(base + '/hold?seconds=60&pad=4096&beat=10&key=' + key()), {
         limit: (60 + PATIENCE) * 1000,
         progress: function (size, ms) {
           if (size > length) {
@@ -165,20 +176,13 @@
       }, function (reply) {
         if (reply.status === 200 && reply.json) {
           var result = heldResult(reply, 60);
-          if (result.grade !== 'good') { return done(result); }
-          var late = reply.first !== null && reply.first > 5000;
-          var streamed = distinct(times) >= 4;
-          result.advice = streamed && !late ?
+          if (result.grade !== 'good') { return done(paddedCut(result)); }
+          result.advice = distinct(times) >= 4 ?
             'Nothing to do: the spaces arrive one by one, so padded holds are as good as streams here.' :
             'Nothing to do: padded holds live here, although the spaces are kept back on the way, or this browser does not show them.';
           return done(result);
         }
-        var failed = failure(reply, 'padded requests') || cutResult(reply, 60);
-        if (failed.cutAfter) {
-          failed.advice = failed.cutAfter < 2 ? failed.advice :
-            'Even a request that is not quiet is ended. The client falls back to short holds and short polls by itself. Network: raise the limit on how long a request may take.';
-        }
-        done(failed);
+        done(paddedCut(failure(reply, 'padded requests') || cutResult(reply, 60)));
       });
     }
   };
@@ -203,7 +207,7 @@
       return { grade: 'middle', result: 'not tested', ms: ended.ms, advice: ended.unavailable };
     }
     if (heard.length && heard[0] <= FIRST_BYTE && distinct(heard) >= STREAM_BEATS) {
-      return { grade: 'good', result: 'works', ms: heard[0], advice: 'Nothing to do: transport \u201c' + transport + '\u201d can be used. First message after ' + seconds(heard[0]) + '.', heard: heard };
+      return { grade: 'good', result: 'works', ms: heard[0], advice: 'Nothing to do: transport \u201c' + transport + '\u201d can be used.', heard: heard };
     }
     if (heard.length >= STREAM_BEATS) {
       return { grade: 'bad', result: 'buffered', ms: heard[0], advice: 'Messages arrive late or together. Stay with long-poll, which is the default. Network: switch off buffering or scanning for ' + (name === 'WebSocket' ? 'WebSocket' : 'text/event-stream') + '.', heard: heard };
@@ -211,8 +215,8 @@
     if (heard.length) {
       return { grade: 'bad', result: 'cut after ' + seconds(ended.ms), ms: ended.ms, advice: 'It begins, and then nothing comes any more. Stay with long-poll. Network: let connections live that carry little.', heard: heard };
     }
-    if (ended.opened) {
-      return { grade: 'bad', result: 'mute', ms: ended.ms, advice: 'The connection opens and nothing arrives: something keeps it back. Stay with long-poll. Network: switch off buffering or scanning for this host.', heard: heard };
+    if (ended.opened || ended.ms > FIRST_BYTE) {
+      return { grade: 'bad', result: 'buffered', ms: ended.ms, advice: 'Nothing arrives, and nothing is refused: something keeps it back. Stay with long-poll. Network: switch off buffering or scanning for this host.', heard: heard };
     }
     return { grade: 'bad', result: name === 'WebSocket' ? 'stripped' : 'refused', ms: ended.ms, advice: name === 'WebSocket' ?
       'The upgrade does not get through. Stay with long-poll. Server: pass on the headers Upgrade and Connection; network: allow WebSocket, or use https.' :
@@ -313,7 +317,7 @@
         if (lost.length) {
           return done({ grade: 'middle', result: 'stripped', ms: reply.ms, detail: detail, advice: 'Lost: ' + lost.join(', ') + '. Everpoll\u2019s client says all of it in the URL and the body as well; a client of your own should use last_event_id and envelope=1. ' + notes.join(' ') });
         }
-        done({ grade: encoding ? 'middle' : 'good', result: encoding ? 'compressed' : 'works', ms: reply.ms, detail: detail, advice: (encoding ? '' : 'Nothing to do. ') + notes.join(' ') });
+        done({ grade: encoding ? 'middle' : 'good', result: encoding ? 'compressed' : 'works', ms: reply.ms, detail: detail, advice: (encoding ? '' : 'Nothing to do: they arrive on both sides. ') + notes.join(' ') });
       });
     }
   };
