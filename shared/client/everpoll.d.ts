@@ -112,17 +112,16 @@ declare namespace Everpoll {
   class Core<Events extends object = Record<string, any>> {
     constructor(channels: string | readonly string[], options?: Options, env?: Partial<Env>);
 
-    /** The pure decisions, for tests. */
-    static readonly decide: Readonly<Record<string, (...values: any[]) => any>>;
+    /** The pure decisions, for tests; not in what is minified. */
+    static readonly decide?: Readonly<Record<string, (...values: any[]) => any>>;
   }
 
   /** `header` reads a header of the answer, and gives an empty text or null where it has none. */
-  type Done = (status: number, body: string, header: (name: string) => string | null | undefined) => void;
+  type Done = (status: number, body: string | object, header: (name: string) => string | null | undefined) => void;
 
   interface Store {
     get(key: string): string | null;
     set(key: string, value: string): boolean | null;
-    remove(key: string): void;
   }
 
   interface Env {
@@ -146,8 +145,11 @@ declare namespace Everpoll {
     /** What is kept for the tab. */
     session: Store;
     /** Messages to the other tabs, never to itself; null where there is no way. */
-    bus: ((name: string, receive: (message: any) => void) => { post(message: any): void; close(): void } | null) | null;
-    /** Calls `granted` in one tab of all, and `lost` when it leads no more (true: it never can). Returns what gives it back. */
+    bus: ((name: string, receive: (message: any) => void) => { postMessage(message: any): void; close(): void } | null) | null;
+    /**
+     * Calls `granted` in one tab of all, and `lost` when it leads no more (true: it never can). Returns what gives it back,
+     * after which neither is called.
+     */
     lock:
       | ((name: string, steal: boolean | undefined, granted: () => void, lost: (never?: boolean) => void) => () => void)
       | null;
@@ -156,7 +158,7 @@ declare namespace Everpoll {
     /** The page's jQuery, if it has one. */
     jQuery(): any;
     /** Takes what to do when the page goes away, comes back, or the network does. */
-    page(hooks: { pause(): void; resume(): void; kick(): void }): void;
+    page(pause: () => void, resume: () => void, kick: () => void): void;
   }
 }
 

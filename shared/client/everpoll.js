@@ -21,8 +21,12 @@ var Everpoll = (function () {
   /* The beat asked of streams, seconds: what is silent for 2.5 of them is mute. */
   var BEAT = 5;
   var ALONE = 0, FOLLOWER = 1, LEADER = 2;
+  var min = Math.min, max = Math.max;
 
-  function noop() {}
+  /* Not empty: IE 9 takes empty handlers of an XDomainRequest for none. */
+  function noop() {
+    return 0;
+  }
 
   function each(list, call) {
     for (var i = 0; i < list.length; i++) call(list[i]);
@@ -47,7 +51,7 @@ var Everpoll = (function () {
 
   /* Milliseconds until the next try after `failures` in a row: 1, 2, 4 ... 60 s, less up to a quarter. */
   function backoff(failures, random) {
-    return Math.round(Math.min(60000, 500 * Math.pow(2, failures)) * (1 - random / 4));
+    return Math.round(min(60000, 500 * Math.pow(2, failures)) * (1 - random / 4));
   }
 
   /* What a failure means: 'stop' will not go away, 'cut' is a hold that lasted too long for somebody on the way, 'fail'
@@ -70,8 +74,8 @@ var Everpoll = (function () {
   /* What to ask for, in seconds; `hold` 0 is none, `beat` 0 is unpadded. `wanted` and `longest`: seconds of a plain and
      of a padded hold. */
   function plan(fit, wanted, longest) {
-    return fit.m === PADDED ? { hold: Math.min(fit.h, longest), beat: fit.b } :
-      { hold: fit.m === PLAIN ? wanted : fit.m === SHORT ? 0 : Math.min(fit.h, wanted), beat: 0 };
+    return fit.m === PADDED ? { hold: min(fit.h, longest), beat: fit.b } :
+      { hold: fit.m === PLAIN ? wanted : fit.m === SHORT ? 0 : min(fit.h, wanted), beat: 0 };
   }
 
   /* The knowledge after a hold that was cut after `cut` ms, or that was clean (0). */
@@ -85,20 +89,20 @@ var Everpoll = (function () {
         fit.p = -1;
         fit.k = 0;
       }
-      if (fit.m === PADDED) fit.h = Math.min(fit.h * 1.25, fit.x || longest, longest);
+      if (fit.m === PADDED) fit.h = min(fit.h * 1.25, fit.x || longest, longest);
       if (fit.m && fit.k >= fit.n) {
         fit.p = fit.m;
         fit.o = fit.h;
         fit.k = 0;
         if (fit.m === SHORT && pads) {
           fit.m = PADDED;
-          fit.h = Math.min(25, longest);
+          fit.h = min(25, longest);
           fit.b = 1;
         } else if (fit.m === PADDED) {
           fit.m = PLAIN;
         } else {
           fit.m = SHORTENED;
-          fit.h = Math.max(1, fit.h * 1.25);
+          fit.h = max(1, fit.h * 1.25);
           if (fit.h >= wanted) fit.m = PLAIN;
         }
       }
@@ -110,20 +114,20 @@ var Everpoll = (function () {
       fit.m = fit.p;
       fit.h = fit.o;
       fit.p = -1;
-      fit.n = Math.min(fit.n * 2, 640);
+      fit.n = min(fit.n * 2, 640);
     } else if (quick && fit.q) {
       fit.m = SHORT;
       fit.h = 0;
     } else if (fit.m === PLAIN && pads) {
       fit.m = PADDED;
-      fit.h = Math.min(25, longest);
-      fit.b = Math.max(1, Math.min(10, Math.floor(cut / 2500)));
+      fit.h = min(25, longest);
+      fit.b = max(1, min(10, Math.floor(cut / 2500)));
     } else if (fit.m === PADDED && cut > 1.5 * fit.c) {
       /* Padding helps, but somebody counts the whole time. */
       fit.h = fit.x = cut / 1250;
     } else {
       fit.m = SHORTENED;
-      fit.h = Math.max(1, cut / 1250);
+      fit.h = max(1, cut / 1250);
     }
     fit.c = cut;
     fit.q = quick;
@@ -190,7 +194,7 @@ var Everpoll = (function () {
        the server and back; its longest hold, seconds; when requests went out at once after a failure; what to report. */
     var sure, fails, dogs, tried, endpoint, firstAt, firstPause, rtt, serverHold, instants, cut, fit, strikes, streamAt;
     /* What is known of the other tabs. */
-    var role, members, solo, group, line, release, turn, heard, asks, askedAt, covered, target, want;
+    var role, members, solo, group, line, release, heard, asks, covered, target, want;
 
     options = options || {};
     env = env || {};
@@ -230,11 +234,12 @@ var Everpoll = (function () {
       on = true;
       away = sure = covered = false;
       fails = dogs = tried = endpoint = firstAt = rtt = serverHold = strikes = streamAt = 0;
-      role = solo = heard = asks = askedAt = want = 0;
+      firstPause = 15000;
+      role = solo = heard = asks = want = 0;
       cut = target = '';
       instants = [];
       fit = recall();
-      set('connecting');
+      become('connecting');
       lastTick = env.now();
       tick();
       if (on) join();
@@ -244,24 +249,20 @@ var Everpoll = (function () {
     self.stop = function () {
       away = false;
       leave();
-      set('stopped');
+      become('stopped');
       return self;
     };
 
-    env.page({
-      pause: function () {
-        away = on;
-        leave();
-      },
-      resume: function () {
-        if (away) self.start();
-      },
-      kick: kick
-    });
+    env.page(function () {
+      away = on;
+      leave();
+    }, function () {
+      if (away) self.start();
+    }, kick);
 
     /* A random name. */
     function name() {
-      return env.random().toString(36).slice(2, 12) + env.random().toString(36).slice(2, 12);
+      return 't' + env.random().toString(36).slice(2);
     }
 
     /* One name for all tabs that share a connection; a page that shares nothing stands for itself. */
@@ -283,7 +284,8 @@ var Everpoll = (function () {
       part();
     }
 
-    function set(state, detail) {
+    /* Not `set`: with ECMAScript 5, Wine's engine takes that for a keyword. */
+    function become(state, detail) {
       if (self.state === state) return;
       self.state = state;
       if (role === LEADER) tell(self.cursor, self.cursor, []);
@@ -319,7 +321,7 @@ var Everpoll = (function () {
        pile up calls. */
     function schedule(delay) {
       env.cancel(timer);
-      if (delay > 0 || sending) timer = env.later(poll, Math.max(0, delay));
+      if (delay > 0 || sending) timer = env.later(poll, max(0, delay));
       else poll();
     }
 
@@ -330,7 +332,7 @@ var Everpoll = (function () {
       job = timer = null;
       if (gone) {
         env.cancel(gone.dog);
-        if (gone.end) gone.end();
+        if (gone.giveUp) gone.giveUp();
       }
     }
 
@@ -363,7 +365,7 @@ var Everpoll = (function () {
 
     /* Seconds of a plain hold, and of a padded one. */
     function wanted() {
-      return Math.min(options.hold || 25, serverHold || 25);
+      return min(options.hold || 25, serverHold || 25);
     }
 
     function longest() {
@@ -385,7 +387,7 @@ var Everpoll = (function () {
         quick: trial || !sure, brief: follows || !chosen.hold || kind === 'short-poll' };
       req.hold = req.brief ? 0 : req.quick ? QUICK : chosen.hold;
       if (req.brief) values.flavor = 'short-poll';
-      else values.hold = Math.round(req.hold * 100) / 100;
+      else values.hold = req.hold;
       if (!req.quick && chosen.beat) {
         values.pad = 4096;
         values.beat = chosen.beat;
@@ -393,24 +395,25 @@ var Everpoll = (function () {
       if (!follows) self.transport = req.brief ? 'short-poll' : chosen.beat ? 'padded' : 'long-poll';
       values.cut = cut;
       cut = '';
-      req.limit = req.hold * 1000 + Math.max(GRACE, 3 * rtt) * Math.pow(2, Math.min(4, dogs));
+      req.limit = req.hold * 1000 + max(GRACE, 3 * rtt) * Math.pow(2, min(4, dogs));
       /* Some browsers and proxies never say that a request is dead. */
       req.dog = env.later(function () {
         if (req !== job) return;
         dogs++;
-        if (req.end) req.end();
+        if (req.giveUp) req.giveUp();
         answered('dog', '', noop);
       }, req.limit);
       function answered(status, text, header) {
         if (req !== job) return;
         job = null;
         env.cancel(req.dog);
-        text = String(text || '');
-        digest(req, status, text, read(text), header);
+        text = text || '';
+        /* JSONP gives an object: a browser that needs it may have no JSON to make a text of it. */
+        digest(req, status, String(text), typeof text === 'object' ? text : read(text), header);
       }
       sending = true;
       try {
-        req.end = env.send(makeUrl(req.ch, values), answered, options);
+        req.giveUp = env.send(makeUrl(req.ch, values), answered, options);
       } catch (error) {
         answered(0, '', noop);
       }
@@ -418,7 +421,7 @@ var Everpoll = (function () {
     }
 
     function digest(req, status, text, body, header) {
-      var elapsed = Math.max(0, env.now() - req.at), list = body instanceof Array;
+      var elapsed = max(0, env.now() - req.at), list = body instanceof Array;
       /* The machine slept: neither the time nor the failure says anything. */
       if (elapsed > req.limit + 15000) kick();
       else if ((status >= 200 && status < 300 || status === 1223) && body && (list || body.end)) {
@@ -443,7 +446,7 @@ var Everpoll = (function () {
       serverHold = body.hold || serverHold;
       moved = events.length || cursor !== req.c;
       full = !events.length && (brief ? fit.m === SHORT && role !== FOLLOWER : !req.quick && elapsed >= 800 * req.hold);
-      if (brief || req.quick || full) rtt = Math.max(0, elapsed - 1000 * req.hold);
+      if (brief || req.quick || full) rtt = max(0, elapsed - 1000 * req.hold);
       if (full) learned(0);
       if (!req.ep) firstPause = 15000;
       fails = dogs = tried = want = 0;
@@ -456,7 +459,7 @@ var Everpoll = (function () {
         return;
       }
       sure = !brief;
-      set(brief ? 'polling' : 'live');
+      become(brief ? 'polling' : 'live');
       if (!on || job) return;
       if (sure && streams()) open();
       else schedule(!told && !moved && !req.quick && elapsed < 1000 && !instant() ? backoff(1, env.random()) : told);
@@ -482,8 +485,8 @@ var Everpoll = (function () {
         if (instant()) delay = fails = 0;
       } else if (req.trial || tried < urls.length - 1) {
         if (!req.ep) {
-          firstPause = Math.min(300000, firstPause * 2 || 30000);
-          firstAt = env.now() + Math.max(firstPause, told);
+          firstPause = min(300000, firstPause * 2);
+          firstAt = env.now() + max(firstPause, told);
         }
         if (!req.trial) tried++;
         endpoint = (req.ep + 1) % urls.length;
@@ -493,7 +496,7 @@ var Everpoll = (function () {
         /* A kept connection that had died unnoticed; or the time-out of somebody between. */
         if (!told && (late || fails === 1 && (!status || status > 12000)) && instant()) delay = 0;
       }
-      if (delay && role !== FOLLOWER) set('down', { status: status, retryIn: delay });
+      if (delay && role !== FOLLOWER) become('down', { status: status, retryIn: delay });
       if (on && !job) schedule(delay);
     }
 
@@ -513,7 +516,7 @@ var Everpoll = (function () {
         return schedule(0);
       }
       leave();
-      set('stopped', { status: status, code: problem.code, message: problem.detail });
+      become('stopped', { status: status, code: problem.code, message: problem.detail });
     }
 
     function learned(ms) {
@@ -570,12 +573,11 @@ var Everpoll = (function () {
 
     function streams() {
       var now = env.now();
-      return (kind === 'eventsource' || kind === 'websocket') && now >= streamAt && env.opens(kind) &&
-        !(now - env.store.get(streamKey()) < DAY);
+      return STREAMS[kind] && env.opens(kind) && now >= streamAt && !(now - env.store.get(streamKey()) < DAY);
     }
 
     function open() {
-      var began = env.now(), beat = BEAT, stream = job = { ch: union() }, sent, sentAt;
+      var began = env.now(), beat = BEAT, stream = job = { ch: union() }, last = 0;
       /* Closes what is silent for `wait` ms: some proxies open a stream and never pass on a byte. */
       function watch(wait) {
         var since = env.now();
@@ -593,18 +595,17 @@ var Everpoll = (function () {
         if (event.type === 'everpoll:end') return close(data.reconnect_in * 1000 || 0);
         if (event.type === 'everpoll:hello' || event.type === 'everpoll:beat') {
           beat = data.beat || beat;
-          /* Sent apart, arrived together: somebody collects what should stream. */
-          if (sent && stamp(event.ts) - sent > 700 * beat && now - sentAt < 300 * beat) return close(0, true);
-          sent = stamp(event.ts);
-          sentAt = now;
+          /* Sent one beat apart, arrived together: somebody collects what should stream. */
+          if (now - last < 300 * beat) return close(0, true);
+          last = now;
           self.transport = kind;
-          set('live');
+          become('live');
           if (now - began > 60000) strikes = 0;
           if (data.n && stream === job) take(stream.ch, self.cursor, String(data.cursor), []);
         } else take(stream.ch, self.cursor, event.id, [event]);
       }
       watch(4000 + 3 * rtt);
-      stream.end = env.open(kind, makeUrl(stream.ch, { flavor: kind, beat: BEAT }), got, function (reason) {
+      stream.giveUp = env.open(kind, makeUrl(stream.ch, { flavor: kind, beat: BEAT }), got, function (reason) {
         var told = /reconnect_in=(\d+)/.exec(reason || ''), early = env.now() - began < CUT;
         if (stream === job) close(told ? told[1] * 1000 : early ? backoff(1, env.random()) : 0, !told && early);
       }, options);
@@ -627,9 +628,11 @@ var Everpoll = (function () {
        events from a to c, it is in state s by transport t, r when a reply has just said so; `bye`: the leader is gone;
        `alone` {to}: poll for yourself. f is the sender. */
     function join() {
-      var text = urls + '|' + waitId, i, hash = 0;
+      var text = urls + '|' + waitId, hash = 0;
       for (key in options.parameters) text += '|' + key + '=' + options.parameters[key];
-      for (i = 0; i < text.length; i++) hash = (hash * 31 + text.charCodeAt(i)) % 0x1fffffffffff;
+      each(text.split(''), function (letter) {
+        hash = (hash * 31 + letter.charCodeAt(0)) % 1e13;
+      });
       group = 'everpoll:' + hash.toString(36);
       line = options.share !== false && env.lock && env.bus(group, function (message) {
         if (on && line && message.f !== tab) hear(message);
@@ -643,17 +646,14 @@ var Everpoll = (function () {
     }
 
     function seek(steal) {
-      var mine = turn = {};
       if (release) release();
       release = env.lock(group, steal, function () {
-        if (!on || mine !== turn) return;
         role = LEADER;
         members = {};
         drop();
         schedule(0);
         tell(self.cursor, self.cursor, []);
       }, function (never) {
-        if (!on || mine !== turn) return;
         if (never) lone();
         else yields();
       });
@@ -679,7 +679,7 @@ var Everpoll = (function () {
     function part() {
       var give = release;
       if (role === LEADER) post({ k: 'bye' });
-      turn = release = null;
+      release = null;
       if (give) give();
       if (line) line.close();
       line = null;
@@ -688,12 +688,11 @@ var Everpoll = (function () {
 
     function post(message) {
       message.f = tab;
-      if (line) line.post(message);
+      if (line) line.postMessage(message);
     }
 
     function ask() {
       asks++;
-      askedAt = env.now();
       post({ k: 'ask', ch: channels });
     }
 
@@ -757,17 +756,15 @@ var Everpoll = (function () {
     }
 
     function follow(message) {
-      var gap = false, lasts = env.now();
-      heard = lasts;
-      asks = 0;
+      var gap = false;
+      heard = env.now();
       covered = true;
       each(channels, function (name) {
         if (!has(message.ch, name)) covered = false;
       });
-      if (!covered) {
-        if (lasts - askedAt > 300) ask();
-        return;
-      }
+      if (covered) asks = 0;
+      else if (!asks) ask();
+      if (!covered) return;
       if (!numeric(message.c)) return;
       self.transport = message.t;
       each(message.e, function (event) {
@@ -782,7 +779,7 @@ var Everpoll = (function () {
         want = fails = 0;
         apply(message.c, message.e);
       }
-      if (on) set(message.s);
+      if (on) become(message.s);
       if (on && !job && !timer && behind()) schedule(0);
     }
 
@@ -794,7 +791,7 @@ var Everpoll = (function () {
       lastTick = now;
       for (key in members) if (now - members[key].at > 150000) delete members[key];
       if (lost && on) {
-        if (asks > 2) {
+        if (asks > 2 && now - heard > 3000) {
           asks = 0;
           seek(true);
         }
@@ -811,17 +808,12 @@ var Everpoll = (function () {
     return names.join(',');
   }
 
-  /* Milliseconds of an event's time; the Date of old browsers does not read that form. */
-  function stamp(ts) {
-    var part = /(\d+)-(\d+)-(\d+)T(\d+):(\d+):(\d+)/.exec(ts) || [];
-    return Date.UTC(part[1], part[2] - 1, part[3], part[4], part[5], part[6]);
-  }
-
   /* ---- The host: what a browser, or a script engine without a page, has to offer ---- */
 
-  var root = typeof window !== 'undefined' ? window : {};
+  var root = typeof self !== 'undefined' ? self : {};
+  var STREAMS = { eventsource: 'EventSource', websocket: 'WebSocket' };
   /* Keeps XDomainRequests alive: a browser collects those that nobody holds. */
-  var alive = {}, serial = 0, lines = {}, local = storage('localStorage');
+  var alive = {}, serial = 0, mates = [], local = storage('localStorage');
 
   function newXhr() {
     var made = null;
@@ -903,10 +895,8 @@ var Everpoll = (function () {
     xdr.open('GET', url);
     xdr.onload = end(200);
     xdr.onerror = xdr.ontimeout = end(0);
-    /* Without this one, and it must not be empty, IE 9 aborts. */
-    xdr.onprogress = function () {
-      serial += 0;
-    };
+    /* Without this one IE 9 aborts. */
+    xdr.onprogress = noop;
     xdr.timeout = 600000;
     xdr.send();
     return function () {
@@ -929,7 +919,7 @@ var Everpoll = (function () {
     }
     root[name] = function (body) {
       end();
-      done(body && body.status || 200, JSON.stringify(body), noop);
+      done(body && body.status || 200, body, noop);
     };
     script.src = url + '&cb=' + name;
     script.onerror = function () {
@@ -944,15 +934,11 @@ var Everpoll = (function () {
   function open(kind, url, got, ended, options) {
     var stream, link, socket = kind === 'websocket';
     if (socket) {
-      link = root.document && root.document.createElement('a');
-      if (link) {
-        link.href = url;
-        url = link.href;
-      }
-      stream = new WebSocket(url.replace(/^http/, 'ws'));
-    } else {
-      stream = new EventSource(url, { withCredentials: !!options.credentials });
+      link = root.document.createElement('a');
+      link.href = url;
+      url = link.href.replace(/^http/, 'ws');
     }
+    stream = new root[STREAMS[kind]](url, socket ? [] : { withCredentials: !!options.credentials });
     function close() {
       stream.onmessage = stream.onclose = stream.onerror = noop;
       stream.close();
@@ -987,11 +973,6 @@ var Everpoll = (function () {
           store.setItem(key, value);
           return true;
         });
-      },
-      remove: function (key) {
-        at(function (store) {
-          store.removeItem(key);
-        });
       }
     };
   }
@@ -1002,43 +983,35 @@ var Everpoll = (function () {
     else if (root.attachEvent) (type === 'storage' ? root.document : root).attachEvent('on' + type, call);
   }
 
-  /* Messages between tabs, and between the subscribers of one page. Without BroadcastChannel, over storage, which tells
-     all tabs but this one. */
+  /* Messages between tabs, and between the subscribers of one page: a BroadcastChannel, or what stands in for it, over
+     storage, which tells all tabs but this one. */
   function bus(name, receive) {
-    var channel, mates = lines[name] = lines[name] || [];
-    if (typeof BroadcastChannel !== 'undefined') {
+    var channel;
+    function told(key, text) {
+      if (key === name && text) receive(parse(text));
+    }
+    if (root.BroadcastChannel) {
       try {
-        channel = new BroadcastChannel(name);
+        channel = new root.BroadcastChannel(name);
+        channel.onmessage = function (event) {
+          receive(event.data);
+        };
+        return channel;
       } catch (forbidden) {
         return null;
       }
-      channel.onmessage = function (event) {
-        receive(event.data);
-      };
-      return {
-        post: function (message) {
-          channel.postMessage(message);
-        },
-        close: function () {
-          channel.close();
-        }
-      };
-    }
-    function told(text) {
-      if (text && has(mates, told)) receive(parse(text));
     }
     mates.push(told);
     listen('storage', function (event) {
-      if (event.key === name) told(event.newValue);
       /* IE 8 does not say what changed, and says so before it can be read. */
-      else if (event.key === undefined) {
+      if (event.key === undefined) {
         setTimeout(function () {
-          told(local.get(name));
+          told(name, local.get(name));
         }, 50);
-      }
+      } else told(event.key, event.newValue);
     });
     return {
-      post: function (message) {
+      postMessage: function (message) {
         var text;
         /* The same text twice would be no change. */
         message.x = ++serial;
@@ -1053,30 +1026,30 @@ var Everpoll = (function () {
         each(mates, function (mate) {
           if (mate !== told) {
             setTimeout(function () {
-              mate(text);
+              mate(name, text);
             }, 0);
           }
         });
       },
       close: function () {
-        local.remove(name);
-        for (var i = 0; i < mates.length; i++) if (mates[i] === told) mates.splice(i, 1);
+        receive = noop;
+        local.set(name, '');
       }
     };
   }
 
   /* Leads one tab of all: calls granted() in the one that has the lock, lost(false) when it is taken away, lost(true) when
-     there are no locks here. Returns what gives it back. A lock that is stolen belongs to a tab that answers no more. */
+     there are no locks here. Returns what gives it back; then none of them is called any more. A lock that is stolen belongs to a tab that answers no more. */
   function lock(name, steal, granted, lost) {
     var release = noop, over = false;
-    navigator.locks.request(name, steal ? { steal: true } : {}, function () {
+    root.navigator.locks.request(name, steal ? { steal: true } : {}, function () {
       if (over) return;
       granted();
       return new Promise(function (resolve) {
         release = resolve;
       });
     }).then(noop, function (error) {
-      lost(error.name !== 'AbortError');
+      if (!over) lost(error.name !== 'AbortError');
     });
     return function () {
       over = true;
@@ -1095,19 +1068,18 @@ var Everpoll = (function () {
       }, 100);
     }
     return function () {
-      if (local.get(key) === mine) local.remove(key);
+      if (local.get(key) === mine) local.set(key, '');
       mine = '';
     };
   }
 
   function hostEnv() {
-    var page = root.document, locks = !!page && typeof navigator !== 'undefined' && !!navigator.locks,
-      storable = page && typeof JSON !== 'undefined' && local.set('everpoll:try', '1');
+    var page = root.document, locks = page && root.navigator.locks;
     return {
       send: send,
       open: open,
       opens: function (kind) {
-        return kind === 'websocket' ? typeof WebSocket !== 'undefined' : typeof EventSource !== 'undefined';
+        return root.document && root[STREAMS[kind]];
       },
       now: function () {
         return new Date().getTime();
@@ -1123,18 +1095,18 @@ var Everpoll = (function () {
       session: storage('sessionStorage'),
       bus: bus,
       locks: locks,
-      lock: locks ? lock : storable ? lease : null,
+      lock: locks ? lock : page && root.JSON && local.set('everpoll:try', 1) && lease,
       jQuery: function () {
         return root.jQuery;
       },
-      page: function (hooks) {
+      page: function (pause, resume, kick) {
         /* A held request may outlive its page, and one that dies with it must not be tried again. A listener of unload
            would keep newer browsers from going back to the page as it was. */
-        listen('onpagehide' in root ? 'pagehide' : 'unload', hooks.pause);
+        listen('onpagehide' in root ? 'pagehide' : 'unload', pause);
         listen('pageshow', function (event) {
-          if (event.persisted) hooks.resume();
+          if (event.persisted) resume();
         });
-        listen('online', hooks.kick);
+        listen('online', kick);
       }
     };
   }

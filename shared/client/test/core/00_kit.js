@@ -94,9 +94,6 @@ function Store() {
     kept[' ' + key] = String(value);
     return true;
   };
-  this.remove = function (key) {
-    delete kept[' ' + key];
-  };
   this.kept = kept;
 }
 
@@ -175,8 +172,8 @@ function Scripted(options, more) {
     jQuery: function () {
       return null;
     },
-    page: function (hooks) {
-      self.hooks = hooks;
+    page: function (pause, resume, kick) {
+      self.hooks = { pause: pause, resume: resume, kick: kick };
     }
   };
   for (key in more) env[key] = more[key];

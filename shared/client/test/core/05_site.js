@@ -158,17 +158,23 @@ function Browser(clock, site, locks) {
       if (owner[entry.name] === entry) entry.granted();
     }, 1);
   }
+  function robbed(entry) {
+    later(entry.tab, function () {
+      if (!entry.over) entry.lost();
+    }, 1);
+  }
   function lock(tab) {
     return function (name, steal, granted, lost) {
       var entry = { name: name, tab: tab, granted: granted, lost: lost };
       if (steal && owner[name]) {
-        later(owner[name].tab, owner[name].lost, 1);
+        robbed(owner[name]);
         owner[name] = entry;
         grant(entry);
       } else queue.push(entry);
       next(name);
       return function () {
         var i;
+        entry.over = true;
         for (i = 0; i < queue.length; i++) {
           if (queue[i] === entry) {
             queue.splice(i, 1);
@@ -192,7 +198,7 @@ function Browser(clock, site, locks) {
         }, 100);
       }
       return function () {
-        if (store.get(name) === mine) store.remove(name);
+        if (store.get(name) === mine) store.set(name, '');
         mine = '';
       };
     };
@@ -231,7 +237,7 @@ function Browser(clock, site, locks) {
         var line = { name: name, receive: receive, tab: tab };
         lines.push(line);
         return {
-          post: function (message) {
+          postMessage: function (message) {
             var copy = JSON_copy(message), i;
             for (i = 0; i < lines.length; i++) pass(lines[i], line, copy);
           },
@@ -244,8 +250,8 @@ function Browser(clock, site, locks) {
       jQuery: function () {
         return null;
       },
-      page: function (hooks) {
-        tab.hooks = hooks;
+      page: function (pause) {
+        tab.hooks = { pause: pause };
       }
     });
     tab.events.on('*', function (data, event) {

@@ -161,7 +161,7 @@
       }, 1);
       return function () {};
     }, bus: function () {
-      return { post: function () {}, close: function () {} };
+      return { postMessage: function () {}, close: function () {} };
     } });
     it.clock.pass(10);
     equal(lonely.script.pending(), 1);
