@@ -10,16 +10,17 @@ use everpoll_tests::cutter::Mode;
 use everpoll_tests::everpoll::DaemonStart;
 use everpoll_tests::http::{self, Address, Connection, Held, Reply, Request};
 use everpoll_tests::{
-    Cutter, Daemon, EventStream, Fallback, Sqlite, WebServer, WebSocket, sse, wait, websocket,
+    Cutter, Daemon, EventStream, Fallback, Script, Sqlite, WebServer, WebSocket, sse, wait, websocket,
 };
 
 use crate::site::{collect, poll};
 
 /// Every file of the pages, with its type.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
     ("/e/_probe", "text/html; charset=utf-8"),
     ("/e/_probe/probe.css", "text/css; charset=utf-8"),
     ("/e/_probe/probe.js", "text/javascript; charset=utf-8"),
+    ("/e/_probe/icon.svg", "image/svg+xml"),
     ("/demo", "text/html; charset=utf-8"),
     ("/demo/demo.css", "text/css; charset=utf-8"),
     ("/demo/demo.js", "text/javascript; charset=utf-8"),
@@ -241,6 +242,24 @@ fn silent_test_request_is_cut_where_silence_is() {
 }
 
 #[test]
+fn test_request_that_is_sent_again_is_told_so() {
+    let served = Served::start();
+    let cutter = Cutter::before(served.daemon.address(), Mode::Fin(Duration::from_millis(1500)));
+    let target = "/e/_probe/hold?seconds=60&key=one";
+    assert!(http::get(target).try_send(cutter.address()).is_err());
+    // As a browser does it.
+    let again = http::get(target).send(cutter.address()).json();
+    assert_eq!(again["ended"], "again", "{again}");
+    assert!(again["held_ms"].as_u64().is_some_and(|ms| (1000..60_000).contains(&ms)), "{again}");
+    // A copy that comes with it is held as well, and so is another request.
+    let doubled = Cutter::before(served.daemon.address(), Mode::Duplicate);
+    for key in ["two", "three"] {
+        let reply = http::get(&format!("/e/_probe/hold?seconds=0.3&key={key}")).send(doubled.address());
+        assert_eq!(reply.json()["ended"], "time");
+    }
+}
+
+#[test]
 fn test_requests_are_bounded_and_give_their_places_back() {
     // A tenth of the connections: two.
     let served = Served::with(|start| start.setting("EVERPOLL_CONNECTIONS_MAX", "20"));
@@ -459,4 +478,29 @@ fn stream_that_comes_by_a_publishers_connection_is_sent_to_another() {
     connection.send(&websocket::request("/e/cheese?flavor=websocket").bytes()).expect("it reads");
     let refused = connection.read_reply(false).expect("a reply");
     assert_eq!((refused.status, refused.keeps_connection()), (426, false));
+}
+
+#[test]
+fn self_test_tells_a_visitor_what_the_network_does() {
+    let served = Served::start();
+    let fallback = Fallback::on(served.sqlite.url()).start();
+    let nginx = WebServer::nginx(served.daemon.address(), fallback.address());
+    // Silence is cut in front of it all, so that the tests end soon; streams, with a beat each second, pass.
+    let visit = |network: &Address, [headers, cache, eventsource, websocket]: [&str; 4]| {
+        let cutter = Cutter::before(network, Mode::Fin(Duration::from_secs(5)));
+        let results = serde_json::json!({
+            "hold-25": "cut after", "hold-60": "cut after", "padded-60": "cut after", "post": "works",
+            "headers": headers, "cache": cache, "eventsource": eventsource, "websocket": websocket,
+        });
+        Script::browser("browser/self-test.mjs")
+            .with("browser", "chromium")
+            .with("url", format!("http://{}", cutter.address()))
+            .with("results", results)
+            .run(|command| panic!("it asks for {command}"));
+    };
+    visit(nginx.address(), ["works"; 4]);
+    let buffering = Cutter::before(nginx.address(), Mode::Buffer);
+    let stripping = Cutter::before(buffering.address(), Mode::Strip);
+    let storing = Cutter::before(stripping.address(), Mode::Cache);
+    visit(storing.address(), ["stripped", "cached", "buffered", "stripped"]);
 }

@@ -5,11 +5,11 @@
 (function () {
   /* Seconds after the end that a hold should have, until it counts as never answered. */
   var PATIENCE = 15;
-  /* Streams are listened to for so many ms. Their beats come each second, so some must arrive, at distinct times. */
-  var STREAM_LISTEN = 7000;
+  /* Streams send a beat each second. When so many messages have come at distinct times, it streams; so long, ms, it is waited for. */
   var STREAM_BEATS = 4;
-  /* Later than this, ms, what a stream says at once was kept back. */
-  var FIRST_BYTE = 2500;
+  var STREAM_LISTEN = 12000;
+  /* A stream that is refused is so sooner than this, ms. */
+  var REFUSED = 2500;
   /* Beats that arrive closer together than this, ms, came in one piece. */
   var DISTINCT = 200;
   /* What streams listen to. Nobody publishes there. */
@@ -206,17 +206,17 @@
     if (ended.unavailable) {
       return { grade: 'middle', result: 'not tested', ms: ended.ms, advice: ended.unavailable };
     }
-    if (heard.length && heard[0] <= FIRST_BYTE && distinct(heard) >= STREAM_BEATS) {
+    if (distinct(heard) >= STREAM_BEATS) {
       return { grade: 'good', result: 'works', ms: heard[0], advice: 'Nothing to do: transport \u201c' + transport + '\u201d can be used.', heard: heard };
     }
     if (heard.length >= STREAM_BEATS) {
       return { grade: 'bad', result: 'buffered', ms: heard[0], advice: 'Messages arrive late or together. Stay with long-poll, which is the default. Network: switch off buffering or scanning for ' + (name === 'WebSocket' ? 'WebSocket' : 'text/event-stream') + '.', heard: heard };
     }
-    if (heard.length) {
-      return { grade: 'bad', result: 'cut after ' + seconds(ended.ms), ms: ended.ms, advice: 'It begins, and then nothing comes any more. Stay with long-poll. Network: let connections live that carry little.', heard: heard };
+    if (heard.length && ended.failed) {
+      return { grade: 'bad', result: 'cut after ' + seconds(ended.ms), ms: ended.ms, advice: 'It begins, and is ended. Stay with long-poll. Network: let connections live that carry little.', heard: heard };
     }
-    if (ended.opened || ended.ms > FIRST_BYTE) {
-      return { grade: 'bad', result: 'buffered', ms: ended.ms, advice: 'Nothing arrives, and nothing is refused: something keeps it back. Stay with long-poll. Network: switch off buffering or scanning for this host.', heard: heard };
+    if (ended.opened || heard.length || ended.ms > REFUSED) {
+      return { grade: 'bad', result: 'buffered', ms: ended.ms, advice: 'Little or nothing arrives, and nothing is refused: something keeps it back. Stay with long-poll. Network: switch off buffering or scanning for this host.', heard: heard };
     }
     return { grade: 'bad', result: name === 'WebSocket' ? 'stripped' : 'refused', ms: ended.ms, advice: name === 'WebSocket' ?
       'The upgrade does not get through. Stay with long-poll. Server: pass on the headers Upgrade and Connection; network: allow WebSocket, or use https.' :
@@ -231,12 +231,12 @@
     id: 'eventsource',
     name: 'EventSource',
     what: 'a stream over HTTP, a beat each second',
-    expected: STREAM_LISTEN / 1000,
+    expected: STREAM_BEATS,
     run: function (done) {
       if (!window.EventSource) { return done(missing('EventSource')); }
       var start = now();
       var heard = [];
-      var ended = { opened: false, ms: 0, unavailable: null };
+      var ended = { opened: false, failed: false, ms: 0, unavailable: null };
       var source = new EventSource(unique(polls + '/' + CHANNEL + '?flavor=eventsource&beat=1'));
       var over = false;
       function finish() {
@@ -246,7 +246,10 @@
         ended.ms = now() - start;
         done(streamResult('EventSource', heard, ended));
       }
-      function hear() { heard.push(now() - start); }
+      function hear() {
+        heard.push(now() - start);
+        if (distinct(heard) >= STREAM_BEATS) { finish(); }
+      }
       source.onopen = function () { ended.opened = true; };
       source.addEventListener('everpoll:hello', hear);
       source.addEventListener('everpoll:beat', hear);
@@ -257,7 +260,10 @@
         finish();
       });
       /* A browser tries again by itself; the first failure is what is asked about. */
-      source.onerror = finish;
+      source.onerror = function () {
+        ended.failed = true;
+        finish();
+      };
       setTimeout(finish, STREAM_LISTEN);
     }
   };
@@ -266,12 +272,12 @@
     id: 'websocket',
     name: 'WebSocket',
     what: 'a stream of frames, a beat each second',
-    expected: STREAM_LISTEN / 1000,
+    expected: STREAM_BEATS,
     run: function (done) {
       if (!window.WebSocket) { return done(missing('WebSocket')); }
       var start = now();
       var heard = [];
-      var ended = { opened: false, ms: 0, unavailable: null };
+      var ended = { opened: false, failed: false, ms: 0, unavailable: null };
       var over = false;
       var socket;
       function finish() {
@@ -285,9 +291,14 @@
         socket = new WebSocket(location.protocol.replace('http', 'ws') + '//' + location.host + unique(polls + '/' + CHANNEL + '?flavor=websocket&beat=1'));
       } catch (e) { return finish(); }
       socket.onopen = function () { ended.opened = true; };
-      socket.onmessage = function () { heard.push(now() - start); };
-      socket.onclose = finish;
-      socket.onerror = finish;
+      socket.onmessage = function () {
+        heard.push(now() - start);
+        if (distinct(heard) >= STREAM_BEATS) { finish(); }
+      };
+      socket.onclose = socket.onerror = function () {
+        ended.failed = true;
+        finish();
+      };
       setTimeout(finish, STREAM_LISTEN);
     }
   };
