@@ -34,6 +34,8 @@ mod drain;
 mod eventsource;
 /// Programs that die in front of a thousand pages.
 mod failover;
+/// Clients that others wrote, while all that can break breaks.
+mod foreign;
 /// HTTP itself: methods, sizes, versions, kept connections, slow clients.
 mod front;
 /// Garbage, half and slow requests.
@@ -46,6 +48,8 @@ mod hold;
 mod ie;
 /// Pages that were written without Everpoll's client, in real browsers.
 mod old_clients;
+/// Another transport for each step, and each event once.
+mod one_cursor;
 /// The database goes away and comes back.
 mod outage;
 /// Padded holds: spaces while there is nothing to say.
