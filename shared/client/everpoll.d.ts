@@ -120,8 +120,8 @@ declare namespace Everpoll {
   type Done = (status: number, body: string | object, header: (name: string) => string | null | undefined) => void;
 
   interface Store {
-    get(key: string): string | null;
-    set(key: string, value: string): boolean | null;
+    get(key: string): string | null | undefined;
+    set(key: string, value: string): boolean | undefined;
   }
 
   interface Env {

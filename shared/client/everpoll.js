@@ -51,7 +51,7 @@ var Everpoll = (function () {
 
   /* Milliseconds until the next try after `failures` in a row: 1, 2, 4 ... 60 s, less up to a quarter. */
   function backoff(failures, random) {
-    return Math.round(min(60000, 500 * Math.pow(2, failures)) * (1 - random / 4));
+    return Math.round(min(60000, 500 << min(7, failures)) * (1 - random / 4));
   }
 
   /* What a failure means: 'stop' will not go away, 'cut' is a hold that lasted too long for somebody on the way, 'fail'
@@ -80,57 +80,40 @@ var Everpoll = (function () {
 
   /* The knowledge after a hold that was cut after `cut` ms, or that was clean (0). */
   function learn(old, cut, wanted, longest, pads) {
-    var fit = {}, key, quick;
+    var fit = {}, key, kind = old.m, quick = cut < 5000;
+    function be(kind, hold, beat) {
+      fit.m = kind;
+      fit.h = hold;
+      fit.b = beat || fit.b;
+    }
     for (key in old) fit[key] = old[key];
     if (!cut) {
-      fit.k++;
+      fit.k = fit.p < 0 ? fit.k + 1 : 0;
+      fit.p = -1;
       fit.q = 0;
-      if (fit.p >= 0) {
-        fit.p = -1;
-        fit.k = 0;
-      }
-      if (fit.m === PADDED) fit.h = min(fit.h * 1.25, fit.x || longest, longest);
-      if (fit.m && fit.k >= fit.n) {
-        fit.p = fit.m;
+      if (kind === PADDED) fit.h = min(fit.h * 1.25, fit.x || longest, longest);
+      if (kind && fit.k >= fit.n) {
+        fit.p = kind;
         fit.o = fit.h;
         fit.k = 0;
-        if (fit.m === SHORT && pads) {
-          fit.m = PADDED;
-          fit.h = min(25, longest);
-          fit.b = 1;
-        } else if (fit.m === PADDED) {
-          fit.m = PLAIN;
-        } else {
-          fit.m = SHORTENED;
-          fit.h = max(1, fit.h * 1.25);
-          if (fit.h >= wanted) fit.m = PLAIN;
-        }
+        if (kind === SHORT && pads) be(PADDED, min(25, longest), 1);
+        else if (kind === PADDED || fit.h * 1.25 >= wanted) be(PLAIN, 0);
+        else be(SHORTENED, max(1, fit.h * 1.25));
       }
       return fit;
     }
-    quick = cut < 5000 ? 1 : 0;
-    fit.k = 0;
     if (fit.p >= 0) {
-      fit.m = fit.p;
-      fit.h = fit.o;
+      be(fit.p, fit.o);
       fit.p = -1;
       fit.n = min(fit.n * 2, 640);
-    } else if (quick && fit.q) {
-      fit.m = SHORT;
-      fit.h = 0;
-    } else if (fit.m === PLAIN && pads) {
-      fit.m = PADDED;
-      fit.h = min(25, longest);
-      fit.b = max(1, min(10, Math.floor(cut / 2500)));
-    } else if (fit.m === PADDED && cut > 1.5 * fit.c) {
-      /* Padding helps, but somebody counts the whole time. */
-      fit.h = fit.x = cut / 1250;
-    } else {
-      fit.m = SHORTENED;
-      fit.h = max(1, cut / 1250);
-    }
+    } else if (quick && fit.q) be(SHORT, 0);
+    else if (kind === PLAIN && pads) be(PADDED, min(25, longest), max(1, min(10, Math.floor(cut / 2500))));
+    /* Padding helps, but somebody counts the whole time. */
+    else if (kind === PADDED && cut > 1.5 * fit.c) fit.h = fit.x = cut / 1250;
+    else be(SHORTENED, max(1, cut / 1250));
+    fit.k = 0;
     fit.c = cut;
-    fit.q = quick;
+    fit.q = +quick;
     return fit;
   }
 
@@ -149,28 +132,22 @@ var Everpoll = (function () {
   }
 
   function parse(text) {
-    if (typeof JSON !== 'undefined' && JSON.parse) return JSON.parse(text);
+    if (typeof JSON !== 'undefined') return JSON.parse(text);
     /* Outside of strings only what cannot run: literals, numbers, punctuation. */
     if (/[^\s\[\]{}:,]/.test(text.replace(/"[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*"/g, '')
-      .replace(/true|false|null|-?\d+(\.\d+)?([eE][-+]?\d+)?/g, ''))) throw new Error('no JSON');
+      .replace(/true|false|null|-?\d+(\.\d+)?([eE][-+]?\d+)?/g, ''))) return null;
     return new Function('return ' + text)();
   }
 
   /* The JSON of a reply, or null when it is not whole. Some proxies append a comment, and some servers begin with a
-     mark of byte order. */
+     mark of byte order. JSONP brings an object. */
   function read(text) {
-    var body = String(text).replace(/^[\ufeff\s]+|[\s\x00]+$/g, ''), list = body.charAt(0) === '[', end;
-    if (!list && body.charAt(0) !== '{') return null;
+    var found = /^[\ufeff\s]*(\[[\s\S]*\]|\{"events"[\s\S]*"end":1\}|\{[\s\S]*\})/.exec(text), body = found && found[1];
     try {
-      return parse(keepIds(body, list ? 2 : /^\{"events"/.test(body) ? 3 : 1));
+      return typeof text === 'object' ? text :
+        parse(keepIds(body, body.charAt(0) === '[' ? 2 : /^\{"events"/.test(body) ? 3 : 1));
     } catch (broken) {
-      end = list ? body.lastIndexOf(']') + 1 : body.lastIndexOf('"end":1}') + 8;
-      if (end < 8 && !list || end === body.length || !end) return null;
-      try {
-        return parse(keepIds(body.slice(0, end), list ? 2 : 3));
-      } catch (cut) {
-        return null;
-      }
+      return null;
     }
   }
 
@@ -204,18 +181,19 @@ var Everpoll = (function () {
     channels = typeof channels === 'string' ? channels.split(',') : channels.slice(0);
     kind = options.transport;
     tab = name();
-    keepKey = 'everpoll:cursor:' + urls[0] + ':' + channels;
+    keepKey = 'everpoll:' + urls[0] + ':' + channels;
     fitKey = 'everpoll:fit:' + urls[0];
     waitId = options.waitId || ownWaitId();
     self.options = options;
     self.channels = channels;
     self.state = 'stopped';
     self.transport = kind === 'short-poll' ? kind : 'long-poll';
-    self.cursor = String(options.keep && env.session.get(keepKey) || options.cursor || 'now');
+    self.cursor = '' + (options.keep && env.session.get(keepKey) || options.cursor || 'now');
 
     self.on = function (type, call) {
       type = ' ' + type;
-      (handlers[type] = handlers[type] || []).push(call);
+      /* Lists are never changed, since one may just be gone through. */
+      handlers[type] = (handlers[type] || []).concat(call);
       return self;
     };
 
@@ -233,7 +211,8 @@ var Everpoll = (function () {
       if (on) return self;
       on = true;
       away = sure = covered = false;
-      fails = dogs = tried = endpoint = firstAt = rtt = serverHold = strikes = streamAt = 0;
+      fails = dogs = tried = endpoint = firstAt = rtt = strikes = streamAt = 0;
+      serverHold = 25;
       firstPause = 15000;
       role = solo = heard = asks = want = 0;
       cut = target = '';
@@ -262,7 +241,7 @@ var Everpoll = (function () {
 
     /* A random name. */
     function name() {
-      return 't' + env.random().toString(36).slice(2);
+      return 't' + env.random();
     }
 
     /* One name for all tabs that share a connection; a page that shares nothing stands for itself. */
@@ -304,7 +283,7 @@ var Everpoll = (function () {
           }, 0);
         }
       }
-      each((handlers[' ' + type] || []).slice(0), function (call) {
+      each(handlers[' ' + type] || [], function (call) {
         guarded(call, self);
       });
       /* Not trigger(), which would call a method of the same name: an event of type "stop" stops nothing. */
@@ -365,7 +344,7 @@ var Everpoll = (function () {
 
     /* Seconds of a plain hold, and of a padded one. */
     function wanted() {
-      return min(options.hold || 25, serverHold || 25);
+      return min(options.hold || 25, serverHold);
     }
 
     function longest() {
@@ -395,13 +374,13 @@ var Everpoll = (function () {
       if (!follows) self.transport = req.brief ? 'short-poll' : chosen.beat ? 'padded' : 'long-poll';
       values.cut = cut;
       cut = '';
-      req.limit = req.hold * 1000 + max(GRACE, 3 * rtt) * Math.pow(2, min(4, dogs));
+      req.limit = req.hold * 1000 + (max(GRACE, 3 * rtt) << min(4, dogs));
       /* Some browsers and proxies never say that a request is dead. */
       req.dog = env.later(function () {
         if (req !== job) return;
         dogs++;
         if (req.giveUp) req.giveUp();
-        answered('dog', '', noop);
+        answered(0, '', noop);
       }, req.limit);
       function answered(status, text, header) {
         if (req !== job) return;
@@ -409,7 +388,7 @@ var Everpoll = (function () {
         env.cancel(req.dog);
         text = text || '';
         /* JSONP gives an object: a browser that needs it may have no JSON to make a text of it. */
-        digest(req, status, String(text), typeof text === 'object' ? text : read(text), header);
+        digest(req, status, text, read(text), header);
       }
       sending = true;
       try {
@@ -431,7 +410,7 @@ var Everpoll = (function () {
 
     /* The envelope of a reply that has none, from somebody who answers in our place. */
     function fromList(list, elapsed, req, header) {
-      var told = parseInt(header('x-ps-reconnect-in'), 10);
+      var told = parseFloat(header('x-ps-reconnect-in'));
       if (!(told >= 0)) told = list.length || elapsed >= CUT ? 0 : 5;
       return { events: list, reconnect_in: told, short_poll: told > 0,
         cursor: header('x-ps-cursor') || (list.length ? list[list.length - 1].id : req.c) };
@@ -466,17 +445,17 @@ var Everpoll = (function () {
     }
 
     function failure(req, status, problem, elapsed, text, header) {
-      var dog = status === 'dog', held = !req.quick && !req.brief, told, delay, what, late;
-      status = dog ? 0 : problem.status || status;
+      var held = !req.quick && !req.brief, told, delay, what, late;
+      status = problem.status || status;
       what = verdict(status, elapsed, problem.code);
       if (what === 'stop') return refused(status, problem);
-      late = dog || what === 'cut';
+      late = what === 'cut';
       /* What began to be an answer was cut by something else than impatience. */
       if (held && !/^\s*[\[{]/.test(text) && (late ? elapsed >= 1000 : elapsed >= 1500 + 3 * rtt)) {
         if (late) cut = elapsed + '.' + status;
         learned(elapsed);
       }
-      told = 1000 * (problem.code ? problem.reconnect_in : parseInt(header('x-ps-reconnect-in'), 10)) || 0;
+      told = 1000 * (problem.code ? problem.reconnect_in : parseFloat(header('x-ps-reconnect-in'))) || 0;
       fails++;
       sure = false;
       delay = told || backoff(fails, env.random());
@@ -512,7 +491,7 @@ var Everpoll = (function () {
         /* It may be another tab's channel that is forbidden: let each ask for its own. */
         solo = 1;
         members = {};
-        post({ k: 'alone' });
+        post({ k: 'own' });
         return schedule(0);
       }
       leave();
@@ -528,7 +507,7 @@ var Everpoll = (function () {
 
     /* What was learned on this path within the last day. */
     function recall() {
-      var known = fresh(), text = String(env.store.get(fitKey)), age = env.now() - parseInt(text, 10);
+      var known = fresh(), text = String(env.store.get(fitKey)), age = env.now() - parseFloat(text);
       if (age >= 0 && age < DAY) {
         text.replace(/([a-z])(-?[\d.]+)/g, function (all, key, value) {
           known[key] = +value;
@@ -593,7 +572,7 @@ var Everpoll = (function () {
         if (stream !== job || !record) return;
         watch(2500 * beat);
         if (event.type === 'everpoll:end') return close(data.reconnect_in * 1000 || 0);
-        if (event.type === 'everpoll:hello' || event.type === 'everpoll:beat') {
+        if (/^everpoll:(hello|beat)$/.test(event.type)) {
           beat = data.beat || beat;
           /* Sent one beat apart, arrived together: somebody collects what should stream. */
           if (now - last < 300 * beat) return close(0, true);
@@ -626,14 +605,14 @@ var Everpoll = (function () {
 
     /* Messages: `ask` {ch}: a follower's channels; `at` {ch, a, c, e, s, t, r}: the leader reads ch, these are the
        events from a to c, it is in state s by transport t, r when a reply has just said so; `bye`: the leader is gone;
-       `alone` {to}: poll for yourself. f is the sender. */
+       `own` {to}: poll for yourself. f is the sender. */
     function join() {
       var text = urls + '|' + waitId, hash = 0;
       for (key in options.parameters) text += '|' + key + '=' + options.parameters[key];
       each(text.split(''), function (letter) {
-        hash = (hash * 31 + letter.charCodeAt(0)) % 1e13;
+        hash = hash * 31 + letter.charCodeAt(0) | 0;
       });
-      group = 'everpoll:' + hash.toString(36);
+      group = 'everpoll:' + hash;
       line = options.share !== false && env.lock && env.bus(group, function (message) {
         if (on && line && message.f !== tab) hear(message);
       });
@@ -734,7 +713,7 @@ var Everpoll = (function () {
         covered = false;
         /* Its name may still stand in the storage, which is slower than messages. */
         if (!env.locks) seek(true);
-      } else if (is === 'alone' && (message.to || tab) === tab) lone();
+      } else if (is === 'own' && (message.to || tab) === tab) lone();
     }
 
     /* A follower asks: its channels are polled from now on. */
@@ -744,7 +723,7 @@ var Everpoll = (function () {
       all = union();
       if (solo || all.length > 64 || encode(all).length > 1500) {
         delete members[message.f];
-        return post({ k: 'alone', to: message.f });
+        return post({ k: 'own', to: message.f });
       }
       if (all.length > before && job) {
         /* A stream is opened again after a poll. */
@@ -832,9 +811,11 @@ var Everpoll = (function () {
     return made;
   }
 
+  /* Whether `url` is of another origin than the page. */
   function isCross(url) {
-    var host = /^(?:(https?:))?\/\/([^\/?#]*)/i.exec(url), here = root.location;
-    return !!(host && here && host[2] && (host[2] !== here.host || host[1] && host[1] !== here.protocol));
+    var here = root.location;
+    return here && /^(\w+:)?\/\//.test(url) &&
+      url.replace(/^\/\//, here.protocol + '//').indexOf(here.protocol + '//' + here.host + '/');
   }
 
   /* GETs `url`, calls done(status, text, header) at most once, and returns a function that gives up. No header is ever
@@ -860,15 +841,11 @@ var Everpoll = (function () {
       try {
         status = xhr.status;
         text = xhr.responseText;
-      } catch (dead) {
-        status = 0;
-      }
+      } catch (dead) {}
       done(status, text, function (name) {
         try {
           return read.getResponseHeader(name);
-        } catch (none) {
-          return '';
-        }
+        } catch (none) {}
       });
     }
     xhr.onreadystatechange = changed;
@@ -919,13 +896,9 @@ var Everpoll = (function () {
     }
     root[name] = function (body) {
       end();
-      done(body && body.status || 200, body, noop);
+      done(body.status || 200, body, noop);
     };
     script.src = url + '&cb=' + name;
-    script.onerror = function () {
-      end();
-      done(0, '', noop);
-    };
     root.document.getElementsByTagName('head')[0].appendChild(script);
     return end;
   }
@@ -938,7 +911,7 @@ var Everpoll = (function () {
       link.href = url;
       url = link.href.replace(/^http/, 'ws');
     }
-    stream = new root[STREAMS[kind]](url, socket ? [] : { withCredentials: !!options.credentials });
+    stream = new root[STREAMS[kind]](url, socket ? [] : { withCredentials: options.credentials });
     function close() {
       stream.onmessage = stream.onclose = stream.onerror = noop;
       stream.close();
@@ -955,24 +928,17 @@ var Everpoll = (function () {
 
   /* Storage that may be missing, full or forbidden. */
   function storage(name) {
-    function at(call) {
-      try {
-        return call(root[name]);
-      } catch (forbidden) {
-        return null;
-      }
-    }
     return {
       get: function (key) {
-        return at(function (store) {
-          return store.getItem(key);
-        });
+        try {
+          return root[name].getItem(key);
+        } catch (forbidden) {}
       },
       set: function (key, value) {
-        return at(function (store) {
-          store.setItem(key, value);
+        try {
+          root[name].setItem(key, value);
           return true;
-        });
+        } catch (full) {}
       }
     };
   }
@@ -1082,7 +1048,7 @@ var Everpoll = (function () {
         return root.document && root[STREAMS[kind]];
       },
       now: function () {
-        return new Date().getTime();
+        return +new Date();
       },
       random: Math.random,
       later: function (call, ms) {

@@ -165,7 +165,7 @@
 
   test('without JSON, text is checked before it is evaluated', function () {
     var json = typeof JSON === 'undefined' ? undefined : JSON, parsed, refused = 0, i, evil = [
-      '{"a":alert(1)}', '[x]', '{"a":1}.b', '[function(){}]', '["a"+"b"]', '[1;2]', '["\\"" ,window]', '{a:1}', "['a']"
+      '{"a":alert(1)}', '[x]', '{"a":b}', '[function(){}]', '["a"+"b"]', '[1;2]', '["\\"" ,window]', '{a:1}', "['a']"
     ];
     JSON = undefined;
     try {

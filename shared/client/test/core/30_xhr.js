@@ -119,7 +119,7 @@
         throw new Error('refused');
       };
       it.xhr.to(4);
-      equal(it.got, [[200, '', '']]);
+      equal(it.got, [[200, '', undefined]]);
     });
   });
 
