@@ -35,6 +35,9 @@ use crate::process::guardian;
 /// How long a script may take if its test says nothing else.
 const USUAL: Duration = Duration::from_secs(120);
 
+/// The same for one with a browser, whose start alone takes half a minute on a machine that is busy with other tests.
+const WITH_BROWSER: Duration = Duration::from_secs(300);
+
 /// How often the end of the script is looked for while it writes nothing.
 const STEP: Duration = Duration::from_millis(50);
 
@@ -83,7 +86,7 @@ impl Script {
     /// See [`node`](Self::node).
     #[track_caller]
     pub fn browser(path: &str) -> Self {
-        Self { browser: true, ..Self::node(path) }
+        Self { browser: true, within: WITH_BROWSER, ..Self::node(path) }
     }
 
     /// Any other program that keeps to the same rules, under this name in the log.
@@ -105,7 +108,7 @@ impl Script {
         self
     }
 
-    /// How many seconds it may take. The default is 120. Waiting for the browser does not count.
+    /// How many seconds it may take. The default is 120, and 300 with a browser; waiting for its turn does not count.
     #[must_use]
     pub fn within(mut self, seconds: u64) -> Self {
         self.within = Duration::from_secs(seconds);

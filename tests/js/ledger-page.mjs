@@ -1,7 +1,7 @@
 // The page with Everpoll's own client and a ledger: pages/ledger.html.
 
 import { site } from './site.mjs';
-import { until } from './until.mjs';
+import { PATIENCE, until } from './until.mjs';
 
 /** Its address, for a subscriber of these channels with these options of the client. */
 export function address(options = {}, channels = 'cheese', origin = site.url) {
@@ -11,6 +11,7 @@ export function address(options = {}, channels = 'cheese', origin = site.url) {
 /** Opens it in a tab of its own. Its cursor is set when this is done: it misses nothing from here on. */
 export async function open(browser, options, channels, origin) {
     const page = await browser.newPage();
+    page.setDefaultNavigationTimeout(PATIENCE);
     page.on('error', () => {
         page.crashed = true;
     });

@@ -4,10 +4,11 @@ import { launch } from '../browser.mjs';
 import { travel } from '../ledger-page.mjs';
 import { published } from '../ledger.mjs';
 import { ask, log, site } from '../site.mjs';
-import { until } from '../until.mjs';
+import { PATIENCE, until } from '../until.mjs';
 
 const browser = await launch(site.browser);
 const page = await browser.newPage();
+page.setDefaultNavigationTimeout(PATIENCE);
 
 /** What the page shows. */
 const shown = () => page.evaluate(() => ({

@@ -4,12 +4,13 @@
 import { launch } from '../browser.mjs';
 import { assertExact, summary, untilMore } from '../ledger.mjs';
 import { ask, log, site } from '../site.mjs';
-import { until } from '../until.mjs';
+import { PATIENCE, until } from '../until.mjs';
 
 const browser = await launch(site.browser);
 const pages = {};
 for (const name of site.pages) {
     const page = await browser.newPage();
+    page.setDefaultNavigationTimeout(PATIENCE);
     await page.goto(`${site.url}/pages/${name}.html`);
     await until(`${name} is ready`, () => page.evaluate(() => window.ready === true), {
         seen: () => page.evaluate(() => window.errors),

@@ -30,10 +30,16 @@ for (const end of site.ends) {
     const page = pages[leader];
     delete pages[leader];
     if (end === 'crash') await crash(page);
+    else if (end === 'freeze') await setLife(page, 'frozen');
     else await page.close();
     const began = Date.now();
     await untilMore(pages, 3);
     log(`all others have news ${Date.now() - began} ms after ${leader} went`);
+    if (end === 'freeze') {
+        await setLife(page, 'active');
+        pages[leader] = page;
+        await untilMore(pages, 3);
+    }
     await ask('end publishing');
     await onlyOneIsHeld();
 }
@@ -57,18 +63,25 @@ async function publishSome() {
     log(`all tabs had five events after ${Date.now() - began} ms`);
 }
 
-/** What a page of the site asks for besides is answered at once, in each tab, also by all tabs together. */
+/**
+ * What a page of the site asks for besides is answered at once, in each tab, while a request is held. A busy machine is slow
+ * now and then, so the best of three counts; a starved browser is slow always, since each try waits for a hold to end.
+ */
 async function theSiteIsQuick() {
-    const measure = (page) => page.evaluate(async () => {
-        const began = performance.now();
-        const reply = await fetch(`other.html?${Math.random()}`, { cache: 'no-store' });
-        await reply.text();
-        return Math.round(performance.now() - began);
-    });
     const took = [];
-    for (const page of Object.values(pages)) took.push(await measure(page));
-    const together = await Promise.all(Object.values(pages).map(measure));
-    log(`a request of the site took up to ${Math.max(...took)} ms, all together up to ${Math.max(...together)} ms`);
+    for (const page of Object.values(pages)) {
+        took.push(await page.evaluate(async (quick) => {
+            let best = Infinity;
+            for (let tries = 0; tries < 3 && best >= quick; tries++) {
+                const began = performance.now();
+                const reply = await fetch(`other.html?${Math.random()}`, { cache: 'no-store' });
+                await reply.text();
+                best = Math.min(best, Math.round(performance.now() - began));
+            }
+            return best;
+        }, QUICK_MS));
+    }
+    log(`a request of the site took up to ${Math.max(...took)} ms`);
     if (Math.max(...took) >= QUICK_MS) throw new Error(`a tab waited for its own site: ${took} ms`);
 }
 
@@ -82,6 +95,13 @@ async function findLeader() {
     const grown = Object.keys(pages).filter((name, index) => after[index] > before[index]);
     if (grown.length !== 1) throw new Error(`one tab should poll for all, but these do: ${grown}`);
     return grown[0];
+}
+
+/** What browsers do to tabs that nobody looks at: no script runs in them, until somebody does. */
+async function setLife(page, state) {
+    const session = await page.createCDPSession();
+    await session.send('Page.setWebLifecycleState', { state });
+    await session.detach();
 }
 
 /** Its process dies, without a chance to say good-bye. */
