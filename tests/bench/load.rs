@@ -21,7 +21,7 @@ const BROWSER: &str = "Host: localhost\r\nUser-Agent: Mozilla/5.0 (X11; Linux x8
                        Cookie: session=0123456789abcdef0123456789abcdef\r\nReferer: http://localhost/page\r\n\r\n";
 
 /// How long a reply may take in which nothing else is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection of one client, kept open.
 pub(crate) struct Connection {
@@ -63,6 +63,11 @@ pub(crate) fn runtime() -> Runtime {
 /// A poll, as a browser sends it. `wait_id` is a part of the path; `query` begins behind the question mark.
 pub(crate) fn poll(channel: &str, wait_id: &str, query: &str) -> Vec<u8> {
     format!("GET /e/{channel}/{wait_id}?{query} HTTP/1.1\r\n{BROWSER}").into_bytes()
+}
+
+/// A request for a stream, with the headers that make it one, each with its line end.
+pub(crate) fn stream(channel: &str, wait_id: &str, query: &str, headers: &str) -> Vec<u8> {
+    format!("GET /e/{channel}/{wait_id}?{query} HTTP/1.1\r\n{headers}{BROWSER}").into_bytes()
 }
 
 /// A request for anything else.
@@ -140,6 +145,26 @@ impl Connection {
             let at = Instant::now();
             if let Some(body) = complete(&bytes)? {
                 return Ok(Reply { bytes, body, at });
+            }
+        }
+    }
+
+    /// Reads on until `sign` has come, which is then the last that matters.
+    ///
+    /// # Errors
+    ///
+    /// When the connection ends before.
+    pub(crate) async fn read_until(&self, sign: &[u8]) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        loop {
+            self.stream.readable().await?;
+            bytes.reserve(4096);
+            match self.stream.try_read(&mut bytes) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) if bytes.windows(sign.len()).any(|part| part == sign) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
             }
         }
     }

@@ -1,7 +1,7 @@
 //! `bench`: what Everpoll costs on this machine, as tables in Markdown.
 //!
 //! ```text
-//! cargo run --release -p everpoll-tests --bin bench -- hold|fanout|publish|fallback|all [--quick]
+//! cargo run --release -p everpoll-tests --bin bench -- hold|eventsource|websocket|fanout|publish|fallback|all [--quick]
 //! ```
 //!
 //! The programs are the real ones, with a real PostgreSQL and nginx from the harness, and everything is on loopback.
@@ -20,14 +20,15 @@ mod hold;
 mod load;
 mod publish;
 mod sqlite;
+mod streams;
 mod table;
 mod watch;
 
-const USAGE: &str = "usage: bench hold|fanout|publish|fallback|all [--quick]";
+const USAGE: &str = "usage: bench hold|eventsource|websocket|fanout|publish|fallback|all [--quick]";
 
 /// How much is measured.
 pub(crate) struct Scale {
-    /// Held polls whose memory is measured.
+    /// Held polls, or streams, whose memory is measured.
     pub(crate) held: usize,
     /// Held polls that wait for an event.
     pub(crate) waiting: usize,
@@ -86,8 +87,10 @@ fn main() {
         [what, "--quick"] => (what, QUICK),
         _ => usage(),
     };
-    let all: [(&str, Benchmark); 4] = [
+    let all: [(&str, Benchmark); 6] = [
         ("hold", hold::run),
+        ("eventsource", streams::eventsource),
+        ("websocket", streams::websocket),
         ("fanout", fanout::run),
         ("publish", publish::run),
         ("fallback", fallback::run),
