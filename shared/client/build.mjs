@@ -15,7 +15,7 @@ export async function build() {
     compress: { passes: 3, typeofs: false, arrows: false, inline: 1 },
     // Names that are used within the file only.
     mangle: { properties: { regex: /^(quick|brief|trial|limit|dog|ep|giveUp)$/ } },
-    format: { ascii_only: true, preamble: '/* Everpoll, MIT/Apache-2.0 */' },
+    format: { ascii_only: true, preamble: '/* Everpoll */' },
   });
   return result.code + '\n';
 }

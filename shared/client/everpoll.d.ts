@@ -74,7 +74,7 @@ declare namespace Everpoll {
     credentials?: boolean;
     /** Allows script tags where a browser has nothing better for another origin. */
     jsonp?: boolean;
-    /** Added to each query, such as a token. May be changed before `start()`. */
+    /** Added to each query, such as a token. To renew one, change the object and call `start()`. */
     parameters?: Record<string, string | number>;
     /** Starts by itself after the page's load event. Default true; `Core` never does. */
     start?: boolean;
@@ -83,8 +83,6 @@ declare namespace Everpoll {
   }
 
   interface Client<Events extends object = Record<string, any>> {
-    readonly options: Options;
-    readonly channels: readonly string[];
     readonly state: State;
     readonly transport: Transport;
     /** Seen up to here: where the next request goes on. */
@@ -155,8 +153,6 @@ declare namespace Everpoll {
       | null;
     /** Whether `lock` queues, and so is given on by itself. */
     locks: boolean;
-    /** The page's jQuery, if it has one. */
-    jQuery(): any;
     /** Takes what to do when the page goes away, comes back, or the network does. */
     page(pause: () => void, resume: () => void, kick: () => void): void;
   }

@@ -154,8 +154,8 @@ var Everpoll = (function () {
   /* An event as handlers get it, from a record of a poll or of an EventSource, or from a WebSocket's frame, which has
      no object around type and data. */
   function toEvent(record) {
-    var inner = record.type === undefined ? record.data || {} : record;
-    return { id: String(record.id), channel: record.channel_id, type: String(inner.type), data: inner.data,
+    var inner = record.type ? record : record.data || {};
+    return { id: '' + record.id, channel: record.channel_id, type: '' + inner.type, data: inner.data,
       ts: record.ts };
   }
 
@@ -168,8 +168,9 @@ var Everpoll = (function () {
     var on = false, away = false, job = null, sending = false, timer, ticker, lastTick, count = 0;
     /* What is known of the server: whether it just answered; failures in a row; of those, silent ones; endpoints tried
        since the last answer; the endpoint in use; when to try the first again, and the pause between such trials; ms to
-       the server and back; its longest hold, seconds; when requests went out at once after a failure; what to report. */
-    var sure, fails, dogs, tried, endpoint, firstAt, firstPause, rtt, serverHold, instants, cut, fit, strikes, streamAt;
+       the server and back; its longest hold, seconds; when requests went out at once after a failure; what may
+       have been a cut, and what to report of it. */
+    var sure, fails, dogs, tried, endpoint, firstAt, firstPause, rtt, serverHold, instants, suspect, cut, fit, strikes, streamAt;
     /* What is known of the other tabs. */
     var role, members, solo, group, line, release, heard, asks, covered, target, want;
 
@@ -184,8 +185,6 @@ var Everpoll = (function () {
     keepKey = 'everpoll:' + urls[0] + ':' + channels;
     fitKey = 'everpoll:fit:' + urls[0];
     waitId = options.waitId || ownWaitId();
-    self.options = options;
-    self.channels = channels;
     self.state = 'stopped';
     self.transport = kind === 'short-poll' ? kind : 'long-poll';
     self.cursor = '' + (options.keep && env.session.get(keepKey) || options.cursor || 'now');
@@ -215,7 +214,7 @@ var Everpoll = (function () {
       serverHold = 25;
       firstPause = 15000;
       role = solo = heard = asks = want = 0;
-      cut = target = '';
+      suspect = cut = target = '';
       instants = [];
       fit = recall();
       become('connecting');
@@ -273,7 +272,7 @@ var Everpoll = (function () {
 
     /* Calls the handlers of `type`. One that throws stops nobody else, and the page's onerror hears of it. */
     function emit(type, values) {
-      var $ = options.jQuery || env.jQuery();
+      var $ = options.jQuery || root.jQuery;
       function guarded(call, owner) {
         try {
           call.apply(owner, values);
@@ -320,7 +319,7 @@ var Everpoll = (function () {
       if (!on) return;
       drop();
       fails = 0;
-      sure = false;
+      sure = suspect = '';
       if (role === FOLLOWER) {
         want = 1;
         ask();
@@ -417,7 +416,7 @@ var Everpoll = (function () {
     }
 
     function success(req, body, elapsed) {
-      var told = body.reconnect_in * 1000, brief = req.brief || body.short_poll, cursor = String(body.cursor),
+      var told = body.reconnect_in * 1000, brief = req.brief || body.short_poll, cursor = '' + body.cursor,
         events = [], full, moved;
       each(body.events, function (record) {
         events.push(toEvent(record));
@@ -426,7 +425,10 @@ var Everpoll = (function () {
       moved = events.length || cursor !== req.c;
       full = !events.length && (brief ? fit.m === SHORT && role !== FOLLOWER : !req.quick && elapsed >= 800 * req.hold);
       if (brief || req.quick || full) rtt = max(0, elapsed - 1000 * req.hold);
-      if (full) learned(0);
+      if (suspect || full) learned(parseInt(suspect, 10) || 0);
+      /* Only what took long is the server's business. */
+      if (suspect.length) cut = suspect;
+      suspect = '';
       if (!req.ep) firstPause = 15000;
       fails = dogs = tried = want = 0;
       take(req.ch, req.c, cursor, events);
@@ -450,10 +452,11 @@ var Everpoll = (function () {
       what = verdict(status, elapsed, problem.code);
       if (what === 'stop') return refused(status, problem);
       late = what === 'cut';
-      /* What began to be an answer was cut by something else than impatience. */
+      /* What began to be an answer was cut by something else than impatience. Believed when the next request succeeds:
+         a server that died cuts as well, and so does a browser that leaves the page. */
+      suspect = '';
       if (held && !/^\s*[\[{]/.test(text) && (late ? elapsed >= 1000 : elapsed >= 1500 + 3 * rtt)) {
-        if (late) cut = elapsed + '.' + status;
-        learned(elapsed);
+        suspect = late ? elapsed + '.' + status : elapsed;
       }
       told = 1000 * (problem.code ? problem.reconnect_in : parseFloat(header('x-ps-reconnect-in'))) || 0;
       fails++;
@@ -507,7 +510,7 @@ var Everpoll = (function () {
 
     /* What was learned on this path within the last day. */
     function recall() {
-      var known = fresh(), text = String(env.store.get(fitKey)), age = env.now() - parseFloat(text);
+      var known = fresh(), text = '' + env.store.get(fitKey), age = env.now() - parseFloat(text);
       if (age >= 0 && age < DAY) {
         text.replace(/([a-z])(-?[\d.]+)/g, function (all, key, value) {
           known[key] = +value;
@@ -580,7 +583,7 @@ var Everpoll = (function () {
           self.transport = kind;
           become('live');
           if (now - began > 60000) strikes = 0;
-          if (data.n && stream === job) take(stream.ch, self.cursor, String(data.cursor), []);
+          if (data.n && stream === job) take(stream.ch, self.cursor, '' + data.cursor, []);
         } else take(stream.ch, self.cursor, event.id, [event]);
       }
       watch(4000 + 3 * rtt);
@@ -596,7 +599,7 @@ var Everpoll = (function () {
       sure = false;
       if (strike) {
         streamAt = env.now() + 30000 * ++strikes;
-        if (strikes > 2) env.store.set(streamKey(), String(env.now()));
+        if (strikes > 2) env.store.set(streamKey(), env.now());
       }
       schedule(delay || instant() ? delay : backoff(1, env.random()));
     }
@@ -791,8 +794,7 @@ var Everpoll = (function () {
 
   var root = typeof self !== 'undefined' ? self : {};
   var STREAMS = { eventsource: 'EventSource', websocket: 'WebSocket' };
-  /* Keeps XDomainRequests alive: a browser collects those that nobody holds. */
-  var alive = {}, serial = 0, mates = [], local = storage('localStorage');
+  var serial = 0, mates = [], local = storage('localStorage');
 
   function newXhr() {
     var made = null;
@@ -860,15 +862,16 @@ var Everpoll = (function () {
   }
 
   function sendXdr(url, done) {
-    var xdr = new XDomainRequest(), id = ++serial;
+    /* Kept by the page: a browser collects requests that nobody holds. */
+    var xdr = new XDomainRequest(), id = 'everpoll_' + ++serial;
     function end(status) {
       return function () {
-        if (!alive[id]) return;
-        delete alive[id];
+        if (!root[id]) return;
+        root[id] = 0;
         done(status, status ? xdr.responseText : '', noop);
       };
     }
-    alive[id] = xdr;
+    root[id] = xdr;
     xdr.open('GET', url);
     xdr.onload = end(200);
     xdr.onerror = xdr.ontimeout = end(0);
@@ -877,7 +880,7 @@ var Everpoll = (function () {
     xdr.timeout = 600000;
     xdr.send();
     return function () {
-      delete alive[id];
+      root[id] = 0;
       try {
         xdr.abort();
       } catch (dead) {}
@@ -964,7 +967,7 @@ var Everpoll = (function () {
         };
         return channel;
       } catch (forbidden) {
-        return null;
+        return;
       }
     }
     mates.push(told);
@@ -1062,9 +1065,6 @@ var Everpoll = (function () {
       bus: bus,
       locks: locks,
       lock: locks ? lock : page && root.JSON && local.set('everpoll:try', 1) && lease,
-      jQuery: function () {
-        return root.jQuery;
-      },
       page: function (pause, resume, kick) {
         /* A held request may outlive its page, and one that dies with it must not be tried again. A listener of unload
            would keep newer browsers from going back to the page as it was. */
@@ -1084,9 +1084,12 @@ var Everpoll = (function () {
     Core.call(self, channels, options);
     function begin() {
       /* After the load event: until then some browsers show that the page is loading. */
-      setTimeout(self.start, 0);
+      setTimeout(function () {
+        if (self.state === 'connecting') self.start();
+      }, 0);
     }
-    if (self.options.start !== false) {
+    if ((options || {}).start !== false) {
+      self.state = 'connecting';
       if (!page || page.readyState === 'complete') begin();
       else listen('load', begin);
     }

@@ -169,9 +169,6 @@ function Scripted(options, more) {
         stream.open = false;
       };
     },
-    jQuery: function () {
-      return null;
-    },
     page: function (pause, resume, kick) {
       self.hooks = { pause: pause, resume: resume, kick: kick };
     }

@@ -247,9 +247,6 @@ function Browser(clock, site, locks) {
         };
       },
       lock: locks ? lock(tab) : lease(tab),
-      jQuery: function () {
-        return null;
-      },
       page: function (pause) {
         tab.hooks = { pause: pause };
       }

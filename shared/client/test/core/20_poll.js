@@ -134,11 +134,13 @@
       it = held();
       wait = failAfter(it, 20013, rows[i], rows[i] === 200 ? '<html>Too long</html>' : '');
       equal(wait, 0, 'status ' + rows[i]);
-      equal(it.script.last().cut, '20013.' + rows[i]);
+      equal([it.script.last().cut, it.script.last().hold], [undefined, '0.1'], 'is the server there?');
       equal(it.events.state, 'live', 'nobody is down');
       it.script.last().answer(200, envelope(10));
-      equal(it.script.last().cut, undefined, 'once');
+      equal(it.script.last().cut, '20013.' + rows[i]);
       equal([it.script.last().pad, it.script.last().beat], ['4096', '8'], 'padded from now on');
+      it.script.last().answer(200, envelope(10));
+      equal(it.script.last().cut, undefined, 'once');
     }
   });
 
@@ -190,6 +192,24 @@
     }
   });
 
+  test('server that dies is no cut', function () {
+    var it = held();
+    failAfter(it, 20000, 0);
+    it.script.last().answer(0, '');
+    it.clock.pass(3000);
+    it.script.last().answer(200, envelope(10));
+    equal([it.script.last().cut, it.script.last().pad, it.script.last().hold], [undefined, undefined, '25']);
+  });
+
+  test('page that is left while its request is cut learns nothing', function () {
+    var it = held(), next;
+    it.clock.pass(20000);
+    it.script.last().answer(0, '');
+    it.hooks.pause();
+    next = held({}, { store: it.store });
+    equal(next.script.last().pad, undefined);
+  });
+
   test('body that was cut teaches nothing about holds', function () {
     var it = held();
     failAfter(it, 20000, 200, envelope(12, [11, 12]).slice(0, 60));
@@ -225,9 +245,10 @@
     it.clock.pass(1100);
     truth(lost.aborted, 'aborted');
     equal(it.script.pending(), 1);
-    equal(it.script.last().cut, '35000.0');
     lost.done(200, envelope(50, [50]), noHeader);
     equal([it.seen, it.script.pending()], [[], 1], 'what comes late is ignored');
+    it.script.last().answer(200, envelope(10));
+    equal(it.script.last().cut, '35000.0');
   });
 
   test('slow line gets more time', function () {
@@ -358,6 +379,7 @@
   test('what was learned is known after the next load, for a day', function () {
     var it = held(), next, i;
     failAfter(it, 20000, 502);
+    it.script.last().answer(200, envelope(10));
     for (i = 0; i < 2; i++) {
       next = new Scripted({}, { store: it.store });
       if (i) it.clock.pass(0);
@@ -573,9 +595,7 @@
         }
       };
     };
-    it = new Scripted({}, { jQuery: function () {
-      return $;
-    } });
+    it = new Scripted({ jQuery: $ });
     heard = [];
     it.script.last().answer(200, envelope(10));
     it.script.last().answer(200, '[' + record(11, 'cheese', 'product.data') + ',' + record(12, 'cheese', 'stop') + ']');
