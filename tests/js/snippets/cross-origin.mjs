@@ -21,8 +21,7 @@ function foreign(script) {
 async function settings() {
     await type('accept', 'settings.toml');
     await type('accept', 'jsonp.toml');
-    const words = `https://events.shop.example=${site.daemon} https://shop.example=${elsewhere}`;
-    const printed = await type('run', 'check', words);
+    const printed = await type('run', 'check', { ...EVENTS, 'https://shop.example': elsewhere });
     assertShown('check', printed.replaceAll('\r', '').replaceAll(elsewhere, 'https://shop.example'));
 }
 

@@ -19,15 +19,15 @@ export function snippet(name, changes = {}) {
     return text;
 }
 
-/** Asks for something to be done with a shell snippet or a file, and returns what was printed. */
-export async function type(act, name, words = '') {
-    snippet(name);
-    return JSON.parse(await ask(`${act} ${name}${words && ` ${words}`}`));
+/** Asks for something to be done with a snippet, with `changes` made in it, and returns what was printed. */
+export async function type(act, name, changes = {}) {
+    snippet(name, changes);
+    return JSON.parse(await ask(`${act} ${name} ${JSON.stringify(changes)}`));
 }
 
 /** Runs a shell snippet, which must print what the page says; returns that. */
-export async function run(name, words = '') {
-    const printed = await type('run', name, words);
+export async function run(name, changes = {}) {
+    const printed = await type('run', name, changes);
     assertShown(name, printed);
     log(`ran ${name}`);
     return printed;

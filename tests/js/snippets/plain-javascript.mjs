@@ -12,7 +12,7 @@ const SUBSCRIBE = "var events = new Everpoll('cheese');";
 async function dataFirst() {
     const [id] = await publish({ channel: 'other', type: 'made', data: {} });
     site.snippets['ask-cursor'].output = site.snippets['ask-cursor'].output.replace('434', id);
-    await run('ask-cursor', `http://127.0.0.1:8378=${site.url}`);
+    await run('ask-cursor', { 'http://127.0.0.1:8378': site.url });
     const html = snippet('page.html', { 434: await cursor() });
     // After the cursor, before the page.
     await cheese(1, 'Gouda');
