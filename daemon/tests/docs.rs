@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 
 const ERRORS: &str = include_str!("../../docs/reference/errors.md");
 const PROTOCOL: &str = include_str!("../../shared/protocol/src/error.rs");
+const PAGES: &str = include_str!("../src/pages/problem.rs");
 const NGINX: &str = include_str!("../../nginx/everpoll-locations.conf");
 
 /// The codes that `code()` returns, as they stand in its source.
 fn codes() -> Vec<&'static str> {
-    PROTOCOL.lines().filter_map(|line| line.trim().split_once("=> \"")?.1.strip_suffix("\",")).collect()
+    let lines = PROTOCOL.lines().chain(PAGES.lines());
+    lines.filter_map(|line| line.trim().split_once("=> \"")?.1.strip_suffix("\",")).collect()
 }
 
 #[test]

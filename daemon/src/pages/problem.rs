@@ -23,10 +23,7 @@ impl Problem {
     }
 
     pub(super) fn title(&self) -> &'static str {
-        match self.status() {
-            400 => "Bad Request",
-            _ => "Too Many Requests",
-        }
+        if self.status() == 400 { "Bad Request" } else { "Too Many Requests" }
     }
 
     /// The name of this error for programs: it never changes.

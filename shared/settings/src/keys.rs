@@ -156,7 +156,7 @@ pub const KEYS: &[Key] = &[
         default: "false",
         form: "true or false",
         meaning: "Whether the daemon serves the demo page, /demo. everpoll up switches it on.",
-        advice: "Whoever reaches the page can start its job, which publishes events on the demo's channel.",
+        advice: "Whoever may publish can start its job, which publishes events on the channel cheese.",
         secret: false,
     },
     Key {
