@@ -1,9 +1,9 @@
-//! The browser client's own tests: its decisions, its failures, and many tabs, in node.
+//! The browser client's own tests: its decisions, its failures, and many tabs; in node, and in a browser.
 
 use std::path::Path;
 use std::process::Command;
 
-use everpoll_tests::script::Script;
+use everpoll_tests::{Daemon, Script, Sqlite};
 
 #[test]
 fn client_passes_its_own_tests() {
@@ -15,9 +15,22 @@ fn client_passes_its_own_tests() {
     );
     let mut command = Command::new("npm");
     command.args(["test", "--silent"]).current_dir(&folder);
-    let log = Script::command("npm test in shared/client", command).run(|word| panic!("the client wants {word:?}"));
+    // A second of work, but beside everything else that runs.
+    let script = Script::command("npm test in shared/client", command).within(400);
+    let log = script.run(|word| panic!("the client wants {word:?}"));
     // A runner that found no test would pass, too.
     for part in ["is ES3 and ASCII", "each event comes exactly once to each tab", "bytes behind gzip"] {
         assert!(log.contains(part), "nothing is said of {part:?}:\n{log}");
     }
+}
+
+#[test]
+fn tabs_share_one_request_by_locks_by_messages_and_by_storage() {
+    let log = Sqlite::new();
+    let daemon = Daemon::on(log.url()).start();
+    let said = Script::browser("client/tabs.mjs")
+        .with("url", format!("http://{}", daemon.address()))
+        .within(300)
+        .run(|word| panic!("the tabs want {word:?}"));
+    eprintln!("{said}");
 }

@@ -10,7 +10,7 @@ for (const script of ['../everpoll.js', '../dist/everpoll.min.js']) {
   const lines = [];
   const context = vm.createContext({ print: (line) => lines.push(String(line)), setTimeout, clearTimeout, console });
   if (process.env.ONLY) context.only = process.env.ONLY;
-  context.seeds = Number(process.env.SEEDS ?? 100);
+  context.seeds = Number(process.env.SEEDS ?? 30);
   vm.runInContext(readFileSync(new URL(script, import.meta.url), 'utf8'), context, { filename: script });
   for (const name of files) {
     // What is shipped shows no decisions, only what comes of them.

@@ -76,9 +76,12 @@ function Clock(seed) {
     }
     self.now = end;
   };
-  /* The machine sleeps: time passes, and nothing is called. */
-  self.sleep = function (ms) {
+  /* The machine sleeps: time passes, and nothing is called. Timers of some systems sleep as well (`too`), and are due as
+     much later. */
+  self.sleep = function (ms, too) {
+    var i;
     self.now += ms;
+    if (too) for (i = 0; i < queue.length; i++) queue[i].at += ms;
   };
   self.timers = function () {
     return queue.length;

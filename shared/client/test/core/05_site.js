@@ -17,6 +17,12 @@ function Site(clock) {
     wake();
     return head;
   };
+  /* The log is restored from an older copy: all after `id` never was. */
+  self.restore = function (id) {
+    while (log.length && log[log.length - 1].id > id) log.pop();
+    head = id;
+    self.kill();
+  };
   self.head = function () {
     return head;
   };
@@ -92,6 +98,12 @@ function Site(clock) {
     }
     request.after = /^\d+$/.test(request.last_event_id) ? +request.last_event_id : head;
     request.began = request.after;
+    if (request.channels.length > 64) fail('too many channels');
+    if (request.after > head) {
+      deliver(request, 200, '{"events":[' + gapRecord(head, request.after, head + 1, 'ahead') + '],"cursor":"' + head +
+        '","reconnect_in":0,"hold":25,"short_poll":false,"end":1}');
+      return;
+    }
     if (self.fallback || request.flavor === 'short-poll' || news(request).length) {
       reply(request, self.fallback || request.flavor ? 5 : 0, self.fallback || !!request.flavor);
       return;

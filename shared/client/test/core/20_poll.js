@@ -408,7 +408,17 @@
     var it = held();
     it.clock.sleep(3600000);
     it.script.last().answer(0, '');
-    equal([it.script.pending(), it.script.last().cut], [1, undefined]);
+    equal([it.script.pending(), it.script.last().hold], [1, '0.1']);
+    it.script.last().answer(200, envelope(10));
+    equal([it.script.last().cut, it.script.last().pad], [undefined, undefined]);
+  });
+
+  test('sleep is seen within 5 s where timers sleep as well', function () {
+    var it = held(), before = it.script.last();
+    it.clock.pass(2000);
+    it.clock.sleep(100000, true);
+    it.clock.pass(5000);
+    truth(before.aborted, 'the dead request is dropped');
     equal(it.script.last().hold, '0.1');
   });
 

@@ -115,6 +115,29 @@
     equal([late.seen.length, tabs[0].seen.length], [30, 30]);
   });
 
+  both('log that begins anew is told to each tab, also to one that was frozen meanwhile', function (locks) {
+    var it = world(11, locks), tabs = open(it, 4), gaps = [0, 0, 0, 0], i;
+    function count(n) {
+      tabs[n].events.on('gap', function (gap) {
+        if (gap.reason === 'ahead') gaps[n]++;
+      });
+    }
+    for (i = 0; i < 4; i++) count(i);
+    for (i = 0; i < 10; i++) it.site.publish('a');
+    it.clock.pass(1000);
+    it.browser.freeze(tabs[3], 20000);
+    it.site.restore(105);
+    it.clock.pass(5000);
+    for (i = 0; i < 4; i++) tabs[i].seen = [];
+    it.site.publish('a');
+    it.site.publish('a');
+    it.clock.pass(60000);
+    it.site.publish('a');
+    it.clock.pass(1000);
+    equal(gaps, [1, 1, 1, 1]);
+    for (i = 0; i < 4; i++) equal(tabs[i].seen.length, 3, 'tab ' + i);
+  });
+
   both('forbidden channel of one tab does not stop the others', function (locks) {
     var it = world(7, locks), request = it.site.request, tabs, bad;
     it.site.request = function (url, done) {
