@@ -12,6 +12,9 @@ import puppeteer from 'puppeteer-core';
 
 import { until } from './until.mjs';
 
+/** How long a browser may take to do one thing; its script's own limit comes first, mostly. */
+const ANSWER_MS = 280_000;
+
 /**
  * Starts a browser, 'chromium' or 'firefox', and connects to it.
  *
@@ -55,7 +58,11 @@ async function chromium(profile, { flags = [] }) {
             return false;
         }
     });
-    const browser = await puppeteer.connect({ browserWSEndpoint: `ws://127.0.0.1:${port}${path}`, defaultViewport: null });
+    const browser = await puppeteer.connect({
+        browserWSEndpoint: `ws://127.0.0.1:${port}${path}`,
+        defaultViewport: null,
+        protocolTimeout: ANSWER_MS,
+    });
     return withEnd(browser, child);
 }
 
@@ -89,6 +96,7 @@ async function firefox(profile, { preferences = {} }) {
         browserWSEndpoint: `${address}/session`,
         protocol: 'webDriverBiDi',
         defaultViewport: null,
+        protocolTimeout: ANSWER_MS,
     });
     return withEnd(browser, child);
 }
