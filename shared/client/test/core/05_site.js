@@ -142,6 +142,7 @@ function Browser(clock, site, locks) {
   var self = this, store = new Store(), lines = [], owner = {}, queue = [];
   self.store = store;
   self.tabs = [];
+  self.loss = 0;          /* share of messages between tabs that get lost */
 
   function later(tab, call, ms) {
     return clock.later(function () {
@@ -272,7 +273,7 @@ function Browser(clock, site, locks) {
     return tab;
   };
   function pass(line, from, copy) {
-    if (line === from || line.name !== from.name) return;
+    if (line === from || line.name !== from.name || clock.random() < self.loss) return;
     later(line.tab, function () {
       for (var i = 0; i < lines.length; i++) if (lines[i] === line) line.receive(copy);
     }, 1 + clock.random() * 3);

@@ -115,8 +115,16 @@
     equal([late.seen.length, tabs[0].seen.length], [30, 30]);
   });
 
-  both('log that begins anew is told to each tab, also to one that was frozen meanwhile', function (locks) {
-    var it = world(11, locks), tabs = open(it, 4), gaps = [0, 0, 0, 0], i;
+  both('log that begins anew is told to each tab, also to one that is frozen', function (locks) {
+    beginsAnew(world(11, locks), 0);
+  });
+
+  both('log that begins anew is told to each tab, also when no tab hears of it', function (locks) {
+    beginsAnew(world(12, locks), 1);
+  });
+
+  function beginsAnew(it, loss) {
+    var tabs = open(it, 4), gaps = [0, 0, 0, 0], i;
     function count(n) {
       tabs[n].events.on('gap', function (gap) {
         if (gap.reason === 'ahead') gaps[n]++;
@@ -125,9 +133,12 @@
     for (i = 0; i < 4; i++) count(i);
     for (i = 0; i < 10; i++) it.site.publish('a');
     it.clock.pass(1000);
-    it.browser.freeze(tabs[3], 20000);
+    if (!loss) it.browser.freeze(tabs[3], 20000);
+    it.browser.loss = loss;
     it.site.restore(105);
-    it.clock.pass(5000);
+    it.clock.pass(1000);
+    it.browser.loss = 0;
+    it.clock.pass(4000);
     for (i = 0; i < 4; i++) tabs[i].seen = [];
     it.site.publish('a');
     it.site.publish('a');
@@ -135,8 +146,12 @@
     it.site.publish('a');
     it.clock.pass(1000);
     equal(gaps, [1, 1, 1, 1]);
-    for (i = 0; i < 4; i++) equal(tabs[i].seen.length, 3, 'tab ' + i);
-  });
+    /* Who asks late is told of a gap up to then. */
+    for (i = 0; i < 4; i++) {
+      if (!loss) equal(tabs[i].seen.length, 3, 'tab ' + i);
+      equal(tabs[i].seen[tabs[i].seen.length - 1], it.site.head(), 'tab ' + i);
+    }
+  }
 
   both('forbidden channel of one tab does not stop the others', function (locks) {
     var it = world(7, locks), request = it.site.request, tabs, bad;
@@ -194,6 +209,7 @@
   function schedule(seed, locks) {
     var it = world(seed, locks), random = it.clock.random, steps, tabs, tab, chance, i, names = ['a', 'b', 'c'];
     it.site.broken = random() < 0.5 ? 0 : 0.15;
+    it.browser.loss = random() < 0.3 ? 0.1 : 0;
     it.site.cutAfter = random() < 0.3 ? 8000 + random() * 15000 : 0;
     it.browser.open(['a']);
     for (steps = 0; steps < 60; steps++) {
@@ -213,7 +229,7 @@
       it.clock.pass(random() < 0.5 ? random() * 300 : random() * 8000);
     }
     it.site.down = it.site.fallback = false;
-    it.site.broken = it.site.cutAfter = 0;
+    it.site.broken = it.site.cutAfter = it.browser.loss = 0;
     it.clock.pass(150000);
     it.site.publish('a');
     it.site.publish('b');
