@@ -45,9 +45,9 @@ fn websockets_of_pypi_misses_nothing() {
     play(python("websockets_client.py"));
 }
 
-/// A script of `tests/python`, with the packages that `tests/run` installed.
+/// Python with the packages that `tests/run` installed.
 #[track_caller]
-fn python(name: &str) -> Script {
+pub(crate) fn interpreter() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| tests.join("../target"), PathBuf::from);
     let program = target.join("python/bin/python");
@@ -58,9 +58,15 @@ fn python(name: &str) -> Script {
         program.display(),
         target = target.display()
     );
-    let script = tests.join("python").join(name);
+    program
+}
+
+/// A script of `tests/python`.
+#[track_caller]
+fn python(name: &str) -> Script {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name);
     assert!(script.exists(), "there is no script {}", script.display());
-    let mut command = Command::new(program);
+    let mut command = Command::new(interpreter());
     command.arg(script).env("PYTHONDONTWRITEBYTECODE", "1");
     Script::command(name, command)
 }

@@ -22,7 +22,7 @@ fn tutorial_does_what_it_says() {
     let page = Page::read("docs/tutorial/first-live-page.md");
     let script = Script::browser("snippets/first-live-page.mjs").with("snippets", page.to_json());
     let mut terminals = Terminals::open(page);
-    script.with("shop", terminals.shop()).within(180).run(|command| terminals.answer(command));
+    script.with("shop", terminals.shop()).within(300).run(|command| terminals.answer(command));
 }
 
 /// Runs the snippets of a page with the script of the same name.
@@ -30,7 +30,7 @@ fn run(page: &str, settings: &[(&str, &str)]) {
     let name = page.rsplit('/').next().and_then(|file| file.strip_suffix(".md")).expect("a page");
     let script = Script::browser(&format!("snippets/{name}.mjs"));
     let page = Page::read(page);
-    Shop::start(settings).run(script.with("snippets", page.to_json()).within(180), &page);
+    Shop::start(settings).run(script.with("snippets", page.to_json()).within(300), &page);
 }
 
 #[test]

@@ -56,6 +56,15 @@ impl Page {
         Self { path: path.to_owned(), snippets }
     }
 
+    /// The text of a snippet, with changes made in it: an object of strings.
+    #[track_caller]
+    pub(super) fn changed(&self, name: &str, changes: &str) -> String {
+        let changes: Map<String, Value> = serde_json::from_str(changes).expect("an object");
+        changes.iter().fold(self.snippet(name).text.clone(), |text, (from, to)| {
+            text.replace(from, to.as_str().expect("a text"))
+        })
+    }
+
     /// The snippet with this name.
     #[track_caller]
     pub(super) fn snippet(&self, name: &str) -> &Snippet {

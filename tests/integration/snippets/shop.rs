@@ -4,14 +4,16 @@
 //! The application is part of the script, which knows what the snippets need of it. nginx passes `/shop/` to it, from
 //! the same origin as `/e`. Asked at its own port, it is another origin.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use everpoll_tests::http::Address;
-use everpoll_tests::process;
+use everpoll_tests::process::{self, Process};
 use everpoll_tests::{Daemon, Fallback, Script, TestDir, WebServer, everpoll, ports};
 use serde_json::json;
 
 use super::page::Page;
+use crate::foreign;
 use crate::site::Store;
 
 /// All that runs. Fields are dropped from top to bottom.
@@ -21,6 +23,10 @@ pub(super) struct Shop {
     daemon: Daemon,
     store: Store,
     application: u16,
+    /// Those of snippets, by their names.
+    programs: BTreeMap<String, Process>,
+    // Last, since the programs write into it.
+    folder: TestDir,
 }
 
 impl Shop {
@@ -41,7 +47,8 @@ impl Shop {
             // Only the second part has locations.
             if part.contains("location = /publish") { format!("{own}{part}") } else { part.to_owned() }
         });
-        Self { nginx, _fallback: fallback, daemon, store, application }
+        let (programs, folder) = (BTreeMap::new(), TestDir::new());
+        Self { nginx, _fallback: fallback, daemon, store, application, programs, folder }
     }
 
     /// Runs a page's script.
@@ -57,43 +64,63 @@ impl Shop {
     ///
     /// - `kill daemon` (SIGKILL), `start daemon`: done when it is gone, or ready;
     /// - `trim`: removes all events;
-    /// - `run NAME WORDS`: runs a shell snippet on this log, with these words in place of what it names, as `from=to`;
-    ///   answers what it printed, as a JSON string;
-    /// - `accept NAME`: starts a program with this settings file, which must accept it.
+    /// - `run NAME CHANGES`: runs a shell snippet on this log; `start NAME CHANGES`, a program in Python, until
+    ///   `stop NAME`; `log NAME` is what it has printed;
+    /// - `accept NAME CHANGES`: starts a program with this settings file, which must accept it.
+    ///
+    /// Answers with what was printed, as a JSON string.
     fn answer(&mut self, command: &str, page: &Page) -> String {
-        match command.split(' ').collect::<Vec<_>>()[..] {
+        let mut printed = String::new();
+        match command.splitn(3, ' ').collect::<Vec<_>>()[..] {
             ["kill", "daemon"] => self.daemon.kill_9(),
             ["start", "daemon"] => self.daemon.start_again(),
             ["trim"] => drop(self.store.run_well(&["trim", "--count", "0"])),
-            ["accept", name] => self.accept(&page.snippet(name).text),
-            ["run", name, ref words @ ..] => {
-                return json!(self.shell(&page.snippet(name).text, words)).to_string();
-            }
+            ["run", name, changes] => printed = self.run_shell(&page.changed(name, changes)),
+            ["start", name, changes] => self.start_program(name, &page.changed(name, changes)),
+            ["log", name] => printed = self.programs[name].log(),
+            ["stop", name] => drop(self.programs.remove(name).expect("it was started")),
+            ["accept", name, changes] => self.accept(&page.changed(name, changes)),
             _ => panic!("no script may ask for {command:?}"),
         }
-        json!("done").to_string()
+        json!(printed).to_string()
     }
 
-    /// A program that does not accept its settings exits with 2 and says why.
+    /// Runs lines of shell with `everpoll` in their path.
     #[track_caller]
-    fn accept(&self, settings: &str) {
-        let directory = TestDir::new();
-        let file = directory.file("everpoll.toml", settings).display().to_string();
-        self.store.run_well(&["--config", &file, "publish", "settings", "accepted", "null"]);
-    }
-
-    /// Runs a line of shell with `everpoll` in its path.
-    fn shell(&self, text: &str, words: &[&str]) -> String {
-        let words = words.iter().filter_map(|word| word.split_once('='));
-        let text = words.fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
+    fn run_shell(&self, text: &str) -> String {
         let programs = everpoll::binary("everpoll").parent().expect("it is in a folder").to_owned();
         let path = std::env::var("PATH").unwrap_or_default();
         let mut shell = Command::new("sh");
         shell.env("EVERPOLL_DATABASE_URL", self.store.url()).env("EVERPOLL_ACCESS", "open");
         shell.args(["-c", &format!("set -e\n{text}")]).env("PATH", format!("{}:{path}", programs.display()));
-        shell.env("no_proxy", "127.0.0.1").env_remove("http_proxy");
-        let (status, printed, errors) = process::run(shell, b"");
+        let (status, printed, errors) = process::run(without_proxies(shell), b"");
         assert!(status.success(), "failed ({status}): {text}\n{errors}");
         printed
     }
+
+    /// Starts a program in Python, with the packages that the tests have.
+    fn start_program(&mut self, name: &str, text: &str) {
+        let file = self.folder.file(name, text);
+        let mut python = Command::new(foreign::interpreter());
+        python.arg(file);
+        // What it printed when it ran before is not to be seen again.
+        let folder = self.folder.directory(&format!("run-{}", ports::free()));
+        let process = Process::start(name, without_proxies(python), &folder);
+        self.programs.insert(name.to_owned(), process);
+    }
+
+    /// A program that does not accept its settings exits with 2 and says why.
+    #[track_caller]
+    fn accept(&self, settings: &str) {
+        let file = self.folder.file("everpoll.toml", settings).display().to_string();
+        self.store.run_well(&["--config", &file, "publish", "settings", "accepted", "null"]);
+    }
+}
+
+/// A proxy of whoever runs the tests must not come in between.
+fn without_proxies(mut command: Command) -> Command {
+    for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        command.env_remove(name);
+    }
+    command
 }
