@@ -4,9 +4,8 @@
 //!
 //! The clients run in node, all in one process (`tests/js/proxies/gauntlet.mjs`), each in a network of its own (127.0.x.2):
 //! the daemon remembers for a network what was cut there. With `EVERPOLL_TEST_LONG` set all proxies take part for three
-//! minutes, with their real limits and the daemon's real holds, and beside the clients one probe for each transport, which
-//! learns nothing; the table that is printed then is the one in `docs/reference/proxies.md`. Without, it is the most hostile
-//! ones, and all times are a third.
+//! minutes, with their real limits and the daemon's real holds. Without, it is the most hostile ones, and all times are a
+//! third.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -22,9 +21,13 @@ use serde_json::{Value, json};
 use crate::writers::Random;
 
 mod adaptive;
+mod matrix;
 
 /// How many errors a client may see before it has found out what its network lets live.
 const ERRORS_MAX: usize = 2;
+
+/// How late an event may come where nothing is ever cut. Generous: the machine is busy with other tests.
+const LATE: i64 = 10_000;
 
 /// What the client may be asked to use; where that does not work it must find out.
 const TRANSPORTS: [&str; 3] = ["long-poll", "eventsource", "websocket"];
@@ -47,7 +50,6 @@ struct Run {
     /// How long is published, and how long the pauses are; ms.
     publishes: u64,
     pauses: std::ops::Range<u64>,
-    probes: bool,
 }
 
 impl Run {
@@ -58,7 +60,6 @@ impl Run {
             hold_max: 25,
             publishes: 180_000,
             pauses: 26_000..50_000,
-            probes: true,
         }
     }
 
@@ -78,7 +79,6 @@ impl Run {
             publishes: 34_000,
             // Longer than what a blackhole takes to be noticed: a hold and ten seconds.
             pauses: 18_000..20_000,
-            probes: false,
         }
     }
 
@@ -87,15 +87,7 @@ impl Run {
         let database = Database::shared();
         database.migrate();
         let daemon = Daemon::on(database.url()).setting("EVERPOLL_HOLD_MAX", self.hold_max).start();
-        let proxies: Vec<_> = std::thread::scope(|scope| {
-            let start = |(kind, limit): &(Kind, Option<u32>)| {
-                let start = Proxy::before(daemon.address(), *kind);
-                let limit = limit.unwrap_or_else(|| kind.usual_limit());
-                scope.spawn(move || start.limit(limit).start())
-            };
-            let starting: Vec<_> = self.proxies.iter().map(start).collect();
-            starting.into_iter().map(|proxy| proxy.join().expect("it starts")).collect()
-        });
+        let proxies = start(&self.proxies, &daemon);
         // Each stands before the next, the last before the daemon.
         let cutters: Vec<(_, Vec<Cutter>)> = self
             .cutters
@@ -121,7 +113,7 @@ impl Run {
         let mut way = |address: &Address, forward| {
             way(address, forward, &daemon, networks.next().expect("there are fewer than that"))
         };
-        let (mut clients, mut probes) = (Vec::new(), Vec::new());
+        let mut clients = Vec::new();
         for (name, address, forward) in &doors {
             for transport in TRANSPORTS {
                 clients.push(json!({
@@ -132,19 +124,12 @@ impl Run {
                     "partial": name.starts_with("truncate"),
                 }));
             }
-            if self.probes {
-                for transport in ["long-poll", "padded", "eventsource", "websocket"] {
-                    probes
-                        .push(json!({ "name": name, "way": way(address, *forward), "transport": transport }));
-                }
-            }
         }
         let mut reports = Reports::default();
         let mut published = 0;
         let patience = 60_000;
         let log = Script::node("proxies/gauntlet.mjs")
             .with("clients", clients)
-            .with("probes", probes)
             .with("gaps", gaps(random, self.publishes, &self.pauses))
             .with("patience", patience)
             .within((self.publishes + patience) / 1000 + 60)
@@ -159,10 +144,6 @@ impl Run {
                     reports.clients.push(serde_json::from_str(report).expect("it is JSON"));
                     "thanks".to_owned()
                 }
-                ("probe", report) => {
-                    reports.probes.push(serde_json::from_str(report).expect("it is JSON"));
-                    "thanks".to_owned()
-                }
                 (other, _) => panic!("the script wants {other:?}"),
             });
         reports.log = log
@@ -173,6 +154,19 @@ impl Run {
         reports.ledger = Ledger::of(&database);
         reports
     }
+}
+
+/// Starts these in front of the daemon, all at once, some with another limit than usual.
+fn start(kinds: &[(Kind, Option<u32>)], daemon: &Daemon) -> Vec<Proxy> {
+    std::thread::scope(|scope| {
+        let start = |(kind, limit): &(Kind, Option<u32>)| {
+            let proxy = Proxy::before(daemon.address(), *kind);
+            let limit = limit.unwrap_or_else(|| kind.usual_limit());
+            scope.spawn(move || proxy.limit(limit).start())
+        };
+        let starting: Vec<_> = kinds.iter().map(start).collect();
+        starting.into_iter().map(|proxy| proxy.join().expect("it starts")).collect()
+    })
 }
 
 /// How a client reaches the daemon, as `tests/js/proxies/network.mjs` takes it. Each `network` (127.0.x.2) is one for which
@@ -217,11 +211,10 @@ fn gaps(mut random: Random, total: u64, pauses: &std::ops::Range<u64>) -> Vec<u6
     gaps
 }
 
-/// What the clients and the probes say.
+/// What the clients say.
 #[derive(Default)]
 struct Reports {
     clients: Vec<Value>,
-    probes: Vec<Value>,
     ledger: Ledger,
     log: String,
 }
@@ -250,10 +243,15 @@ impl Reports {
             // A stream that is given up may leave a dead connection behind, which the next poll finds out.
             let streams = client["streams"].as_array().map_or(0, Vec::len);
             // An evil that comes at random has no end.
-            if errors > ERRORS_MAX + streams && !name.starts_with("truncate") {
+            let at_random = name.starts_with("truncate");
+            if !at_random && errors > ERRORS_MAX + streams {
                 let _ = writeln!(wrong, "{name}: {errors} errors: {:#}", client["errors"]);
             }
-            if client["state"] != "live" && client["state"] != "polling" {
+            let late = numbers(client["events"].as_array().into_iter().flatten().map(|event| &event["late"]));
+            if errors + streams == 0 && most(&late) > LATE {
+                let _ = writeln!(wrong, "{name}: {} ms late", most(&late));
+            }
+            if !at_random && client["state"] != "live" && client["state"] != "polling" {
                 let _ = writeln!(wrong, "{name}: it is {} in the end", client["state"]);
             }
         }
@@ -261,7 +259,7 @@ impl Reports {
         assert!(wrong.is_empty(), "{wrong}\n{}\n{}", self.table(), self.log);
     }
 
-    /// One line for each client and for each probe.
+    /// One line for each client.
     fn table(&self) -> String {
         let mut table = format!("{} events\n{:<34}{:<12}", self.ledger.len(), "client", "ended as");
         let _ = writeln!(
@@ -281,18 +279,6 @@ impl Reports {
                 client["requests"]
             );
             let _ = writeln!(table, "{} {}", ends(&client["errors"]), ends(&client["streams"]));
-        }
-        for probe in &self.probes {
-            let late = numbers(probe["late"].as_array().into_iter().flatten());
-            let name = format!("probe {}", text(&probe["name"]));
-            let _ = write!(table, "{name:<34}{:<12}", text(&probe["transport"]));
-            let _ = write!(table, "{:>8}{:>8}{:>9}{:>8}  ", late.len(), middle(&late), most(&late), "");
-            let _ = writeln!(
-                table,
-                "{}{}",
-                ends(&probe["cuts"]),
-                if probe["doubled"] == 0 { "" } else { " doubled" }
-            );
         }
         table
     }

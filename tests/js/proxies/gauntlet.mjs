@@ -1,20 +1,17 @@
-// All clients and all probes at once, each behind a proxy of its own, while events are published in fits and starts.
+// All clients at once, each behind a proxy of its own, while events are published in fits and starts.
 // What they got is told to the Rust test, which judges.
 
 import { ask, log, site } from '../site.mjs';
 import { until } from '../until.mjs';
 import { Client } from './clients.mjs';
-import { Probe } from './probes.mjs';
 
 const clients = site.clients.map((client) => new Client(client).start());
-const probes = (site.probes ?? []).map((probe) => new Probe(probe).start());
-const all = [...clients, ...probes];
 
-await until('all have begun', () => all.every(({ hasBegun }) => hasBegun), {
-    seen: () => all.filter(({ hasBegun }) => !hasBegun).map(({ name }) => name).join(' '),
+await until('all have begun', () => clients.every(({ hasBegun }) => hasBegun), {
+    seen: () => clients.filter(({ hasBegun }) => !hasBegun).map(({ name }) => name).join(' '),
 });
-for (const one of all) one.began = one.cursor ?? one.core.cursor;
-log(`${clients.length} clients and ${probes.length} probes have begun`);
+for (const client of clients) client.began = client.core.cursor;
+log(`${clients.length} clients have begun`);
 
 for (const gap of site.gaps) {
     await new Promise((resolve) => setTimeout(resolve, gap));
@@ -26,6 +23,5 @@ await until('all have got the last event', () => clients.every(({ events }) => e
     patience: site.patience,
 }).catch((error) => log(error.message));
 for (const client of clients) await ask(`client ${JSON.stringify(client.report())}`);
-for (const probe of probes) await ask(`probe ${JSON.stringify(probe.report())}`);
-for (const one of all) one.stop();
+for (const client of clients) client.stop();
 process.exit(0);

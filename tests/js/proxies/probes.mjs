@@ -10,12 +10,11 @@ const ASKS = {
     websocket: { flavor: 'websocket', beat: 5 },
 };
 
-export const TRANSPORTS = Object.keys(ASKS);
-
 export class Probe {
     constructor({ name, way, transport }) {
         this.name = name;
         this.transport = transport;
+        this.channel = `${name}-${transport}`;
         this.network = new Network(way);
         this.cursor = 'now';
         this.seen = new Set();
@@ -61,7 +60,7 @@ export class Probe {
 
     target(asks) {
         const values = { envelope: 1, last_event_id: this.cursor, _: ++this.number, ...asks };
-        return `/e/cheese/probe-${this.name}-${this.transport}?${new URLSearchParams(values)}`;
+        return `/e/${this.channel}/probe-${this.channel}?${new URLSearchParams(values)}`;
     }
 
     poll() {
@@ -101,9 +100,9 @@ export class Probe {
 
     /** What is told to the Rust test. */
     report() {
-        const { name, transport, network, late, doubled } = this;
+        const { name, transport, network, published, late, doubled } = this;
         const ended = network.log.filter(({ stream, status, whole }) => stream || status !== 200 || !whole);
         const cuts = ended.map(({ elapsed, status, why }) => ({ elapsed, status: status ?? 0, why: why ?? '' }));
-        return { name, transport, late, doubled, cuts };
+        return { name, transport, published, late, doubled, cuts };
     }
 }
