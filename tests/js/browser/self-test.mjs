@@ -13,7 +13,7 @@ await page.goto(`${site.url}/e/_probe`, { waitUntil: 'domcontentloaded' });
 log('the page is there');
 await until('the tests are done', () => page.evaluate(() => document.body.getAttribute('data-finished') === 'true'), {
     seen: () => page.evaluate(() => document.getElementById('page').innerText),
-    patience: 90_000,
+    patience: 150_000,
 });
 
 const text = await page.evaluate(() => document.getElementById('text').value);
