@@ -177,9 +177,9 @@ var Everpoll = (function () {
     options = options || {};
     env = env || {};
     for (key in host) if (env[key] === undefined) env[key] = host[key];
-    urls = options.url || '/e';
-    if (typeof urls === 'string') urls = [urls];
-    channels = typeof channels === 'string' ? channels.split(',') : channels.slice(0);
+    urls = [].concat(options.url || '/e');
+    /* No name has a comma in it. */
+    channels = ('' + channels).split(',');
     kind = options.transport;
     tab = name();
     keepKey = 'everpoll:' + urls[0] + ':' + channels;
@@ -456,7 +456,8 @@ var Everpoll = (function () {
          a server that died cuts as well, and so does a browser that leaves the page. */
       suspect = '';
       if (held && !/^\s*[\[{]/.test(text) && (late ? elapsed >= 1000 : elapsed >= 1500 + 3 * rtt)) {
-        suspect = late ? elapsed + '.' + status : elapsed;
+        /* When a hold died that nobody ended is not known: early, to be safe. */
+        suspect = elapsed >= req.limit ? 4000 : late ? elapsed + '.' + status : elapsed;
       }
       told = 1000 * (problem.code ? problem.reconnect_in : parseFloat(header('x-ps-reconnect-in'))) || 0;
       fails++;
@@ -641,12 +642,12 @@ var Everpoll = (function () {
       });
     }
 
-    /* Another tab leads. */
+    /* Another tab leads. Real locks are waited for; a name in the storage would be had at once, and both would lead again. */
     function yields() {
       role = FOLLOWER;
       covered = false;
       drop();
-      seek();
+      if (env.locks) seek();
       ask();
     }
 

@@ -9,6 +9,7 @@ function Site(clock) {
   self.cutAfter = 0;      /* ms until a silent hold is cut by somebody between */
   self.broken = 0;        /* share of replies that come cut short, as HTML or not at all */
   self.most = 0;          /* most requests that were held for one wait_id at once */
+  self.requests = 0;
   self.log = log;
 
   self.publish = function (channel) {
@@ -80,6 +81,7 @@ function Site(clock) {
   /* A request of a tab: returns what gives it up. */
   self.request = function (url, done) {
     var request = parseUrl(url);
+    self.requests++;
     request.done = done;
     clock.later(function () {
       arrive(request);

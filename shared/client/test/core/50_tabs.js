@@ -233,8 +233,10 @@
     it.clock.pass(150000);
     it.site.publish('a');
     it.site.publish('b');
+    i = it.site.requests;
     it.clock.pass(40000);
     checkAll(it);
+    truth(it.site.requests - i < 60, (it.site.requests - i) + ' requests in 40 quiet seconds');
     if (!it.browser.living().length) return;
     /* A short hold may just be between two requests. */
     for (i = 0; i < 20 && !it.site.held(); i++) it.clock.pass(50);
