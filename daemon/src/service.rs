@@ -79,6 +79,9 @@ async fn respond(
     response
 }
 
+/// How long a poll is held that wants padding and came where there is none.
+const UNPADDED: Duration = Duration::from_secs(1);
+
 /// Whether the connection is to be closed after this request. The front does not get it back, and hyper cannot serve
 /// streams: browsers, and web servers in front, would send the next one into it after they have loaded the client. A
 /// stream that came here all the same is answered in short, and finds the front when it comes again.
@@ -127,7 +130,13 @@ async fn respond_to_protocol(
     };
     let closes = wants_the_front(&parsed);
     let reply = match parsed {
-        Ok(Request::Poll(request)) => long_poll::reply(server, &request).await,
+        Ok(Request::Poll(mut request)) => {
+            if request.pad.take().is_some() {
+                // There is no padding here, and a silent hold is what this client flees from.
+                request.hold = request.hold.map(|hold| hold.min(UNPADDED)).or(Some(UNPADDED));
+            }
+            long_poll::reply(server, &request).await
+        }
         Ok(Request::Publish(request)) => match server.publishing.publish(request).await {
             Ok(ids) => Reply::published(&ids),
             Err(failure) => Reply::failure(&failure, || server.reconnect_in(Reconnect::ShortPoll), false),

@@ -203,8 +203,7 @@ fn news_fills_the_room_to_the_last_byte_and_the_rest_waits() {
     let empty = around(cursor, id);
     cursor = id;
     for (room, fits) in [(1024, true), (1024, false), (4096, true), (4096, false)] {
-        let held = padded(cursor, &format!("pad={room}&beat=60")).begin(site.daemon.address());
-        let mut held = held;
+        let mut held = padded(cursor, &format!("pad={room}&beat=60")).begin(site.daemon.address());
         wait::until("the head has come", wait::PATIENCE, || !held.is_waiting());
         let digits = (cursor + 1).to_string().len() - id.to_string().len();
         // The id stands in the record and in the cursor.
@@ -381,4 +380,20 @@ fn client_that_takes_nothing_holds_no_memory() {
     }
     let after = process::resident_kilobytes(site.daemon.process().id());
     assert!(after < before + 40_000, "{before} KB, then {after} KB");
+}
+
+#[test]
+fn padded_hold_behind_a_publish_on_one_connection_is_not_held_in_silence() {
+    let site = Site::on(Store::sqlite());
+    let mut connection = Connection::open(site.daemon.address()).expect("it listens");
+    let publish = http::post_json("/publish", r#"{"channel":"cheese","type":"made","data":1}"#);
+    let published = connection.exchange(&publish.header("Connection", "keep-alive")).expect("a reply");
+    let seen = published.json()["ids"][0].as_u64().expect("an id");
+    let began = Instant::now();
+    let poll = padded(seen, "pad=4096&hold=60").header("Connection", "keep-alive");
+    let reply = connection.exchange(&poll).expect("a reply");
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    assert_plain(&reply);
+    // The next one finds a connection where there is padding.
+    assert_eq!((&reply.json()["reconnect_in"], reply.header("connection")), (&json!(0), Some("close")));
 }
