@@ -9,12 +9,16 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::http::{self, Address, Request};
 use crate::process::Process;
 use crate::{TestDir, ports, wait};
 
 mod launch;
+
+/// Varnish has its configuration compiled by a C compiler, all proxies start at once, and other tests run.
+const STARTS_WITHIN: Duration = Duration::from_secs(120);
 
 /// A proxy, with its configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +167,7 @@ impl ProxyStart {
             let _shared_memory = SharedMemory::of(kind, port);
             let mut proxy =
                 Proxy { kind, origin: origin.clone(), address, process, directory, _shared_memory };
-            let started = wait::try_until_some(wait::PATIENCE, || {
+            let started = wait::try_until_some(STARTS_WITHIN, || {
                 (!proxy.process.is_running() || proxy.answers()).then(|| proxy.process.is_running())
             });
             if started == Some(true) {
