@@ -24,10 +24,14 @@ mod publish_http;
 /// Logs that were restored from an older copy.
 mod restore;
 
-/// The browser client's own tests.
-mod client;
+/// Holds that fit what the proxies on the way let live.
+mod adaptive;
 /// Pages with our own client, in real browsers.
 mod browsers;
+/// The browser client's own tests.
+mod client;
+/// Pages of other hosts, and scripts: who may read.
+mod cors;
 /// Stopping without an error that anybody sees.
 mod drain;
 /// What an EventSource gets, from its first byte to its end.

@@ -1,11 +1,16 @@
 //! nginx with the shipped configuration, in front of stand-ins that misbehave on command.
 //!
 //! What the programs themselves do behind nginx is told by the other files; here it is only what nginx does: who is
-//! asked, what is handed over, what a client sees when one or both are gone.
+//! asked, what is handed over, what a client sees when one or both are gone, what lives how long.
 
+use std::time::{Duration, Instant};
+
+use everpoll_protocol::SCRIPT_HASH;
 use everpoll_tests::http::{self, Address, Reply};
 use everpoll_tests::stub::{Act, Received, Stub};
-use everpoll_tests::{TestDir, WebServer};
+use everpoll_tests::{Daemon, EventStream, Fallback, TestDir, WebServer, WebSocket, sse, websocket};
+
+use crate::site::Store;
 
 const FROM_DAEMON: &str =
     "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Accel-Buffering: no\r\nX-From: daemon\r\n\r\n[]";
@@ -178,9 +183,111 @@ fn client_is_told_to_come_back_when_nobody_answers() {
             let reply = request.send(server.address());
             assert_eq!((reply.status, reply.reconnect_in()), (503, 10));
             assert_eq!(reply.header("content-type"), Some("application/problem+json"));
-            assert_eq!(reply.json()["code"], "unreachable");
+            assert_eq!(
+                (&reply.json()["code"], &reply.json()["reconnect_in"]),
+                (&"unreachable".into(), &10.into())
+            );
         }
     }
+}
+
+#[test]
+fn stream_that_nobody_answers_is_no_error_to_a_browser() {
+    let nobody = Nobody::new();
+    let nginx = WebServer::nginx(&nobody.address(), &nobody.address());
+    for request in [
+        sse::get("/e/a/w?last_event_id=7"),
+        sse::get("/e.php/a/w"),
+        http::get("/e/a").header("Accept", "text/html, text/event-stream;q=0.9"),
+        http::get("/e/a?x=1&flavor=eventsource"),
+        http::get("/e/a?flavor=short-poll").header("Flavor", "eventsource"),
+    ] {
+        let mut stream = EventStream::open(nginx.address(), &request);
+        let kind = stream.head.header("content-type");
+        assert_eq!((stream.head.status, kind), (200, Some("text/event-stream; charset=utf-8")));
+        assert!(stream.head.header("cache-control").is_some_and(|cache| cache.contains("no-store")));
+        let (end, id) = stream.expect("everpoll:end");
+        assert_eq!((&end["reason"], &end["reconnect_in"]), (&"unreachable".into(), &10.into()));
+        // Without one, the browser comes back with the one that it has.
+        assert_eq!(id, "");
+        assert_eq!((stream.rest().len(), stream.parser().retry()), (0, Some(10_000)));
+    }
+    for request in [
+        http::get("/e/a?flavor=long-poll").header("Accept", "text/event-stream"),
+        http::get("/e/a").header("Accept", "text/event-streams, */*").header("Flavor", "short-poll"),
+        http::get("/e/a?xflavor=eventsource"),
+        websocket::request("/e/a?flavor=websocket"),
+    ] {
+        assert_eq!(request.send(nginx.address()).status, 503, "{}", request.target());
+    }
+}
+
+#[test]
+fn what_is_never_silent_outlives_the_time_out() {
+    let (store, directory) = (Store::sqlite(), TestDir::new());
+    let socket = Address::Unix(directory.join("daemon.sock"));
+    let daemon = Daemon::on(store.url()).at(&socket).setting("EVERPOLL_HEARTBEAT", 1).start();
+    let nobody = Nobody::new();
+    let nginx = WebServer::nginx_with(daemon.address(), &nobody.address(), |config| {
+        config.replace("proxy_read_timeout 75s;", "proxy_read_timeout 3s;")
+    });
+    let address = nginx.address();
+    // All at once, since each takes its time.
+    let began = Instant::now();
+    let silent = http::get("/e/a?hold=8").begin(address);
+    let padded = http::get("/e/a?hold=8&pad=1024&beat=1&envelope=1").begin(address);
+    let mut stream = EventStream::open(address, &sse::get("/e/a"));
+    let mut socket = WebSocket::open(address, "/e/a?flavor=websocket");
+    // nginx gives up on the daemon, and nobody else is there.
+    assert_eq!(silent.reply().status, 503);
+    let padded = padded.reply();
+    assert!(began.elapsed() >= Duration::from_secs(8), "{padded:?}");
+    assert_eq!((padded.status, padded.body.len(), &padded.json()["end"]), (200, 1024, &1.into()));
+    assert!(padded.text().starts_with("     "), "a space each second: {:?}", padded.text());
+
+    let json = r#"{"channel":"a","type":"made","data":1}"#;
+    assert_eq!(http::post_json("/publish", json).send(daemon.address()).status, 201);
+    stream.expect("everpoll:hello");
+    stream.expect("made");
+    socket.expect("everpoll:hello");
+    socket.expect("made");
+}
+
+#[test]
+fn browser_client_comes_from_either_program() {
+    let (store, directory) = (Store::sqlite(), TestDir::new());
+    let socket = Address::Unix(directory.join("daemon.sock"));
+    let mut daemon = Daemon::on(store.url()).at(&socket).start();
+    let fallback = Fallback::on(store.url()).start();
+    let nginx = WebServer::nginx(daemon.address(), fallback.address());
+    let versioned = format!("/everpoll.{SCRIPT_HASH}.js");
+    let mut scripts = Vec::new();
+    for daemon_runs in [true, false] {
+        for (target, cache) in [
+            ("/everpoll.js", "public, max-age=3600"),
+            (versioned.as_str(), "public, max-age=31536000, immutable"),
+            // From before an update: what there is now, and not for ever.
+            ("/everpoll.0123456789abcdef.js", "public, max-age=3600"),
+        ] {
+            let reply = http::get(target).send(nginx.address());
+            assert_eq!((reply.status, reply.header("cache-control")), (200, Some(cache)), "{target}");
+            let tag = reply.header("etag").expect("it has a tag");
+            let again = http::get(target).header("If-None-Match", tag).send(nginx.address());
+            assert_eq!((again.status, again.body.len()), (304, 0), "{target}, daemon: {daemon_runs}");
+            scripts.push(reply.body);
+        }
+        if daemon_runs {
+            // Smaller on the way, and known under its weak tag.
+            let packed = http::get("/everpoll.js").header("Accept-Encoding", "gzip").send(nginx.address());
+            assert_eq!(packed.header("content-encoding"), Some("gzip"));
+            let tag = packed.header("etag").expect("it has a tag");
+            let again =
+                http::get("/everpoll.js").header("Accept-Encoding", "gzip").header("If-None-Match", tag);
+            assert_eq!(again.send(nginx.address()).status, 304);
+            daemon.stop();
+        }
+    }
+    assert!(!scripts[0].is_empty() && scripts.iter().all(|script| *script == scripts[0]));
 }
 
 #[test]
@@ -237,9 +344,12 @@ fn polls_above_the_limit_of_an_address_are_answered_by_the_fallback() {
             .replace("127.0.0.0/8 0;", "127.0.0.0/8 1;")
             .replace("everpoll_clients 1000;", "everpoll_clients 2;")
     });
-    let mut held = [(); 2].map(|()| http::get("/e/a").begin(nginx.address()));
+    // Whatever takes a connection for long counts.
+    let mut held = [http::get("/e/a"), sse::get("/e/a")].map(|request| request.begin(nginx.address()));
     daemon.wait_for_requests(2);
-    assert_from(&http::get("/e/a").send(nginx.address()), "fallback");
+    for request in [http::get("/e/a"), sse::get("/e/a"), websocket::request("/e/a?flavor=websocket")] {
+        assert_from(&request.send(nginx.address()), "fallback");
+    }
     assert!(held.iter_mut().all(http::Held::is_waiting));
 }
 

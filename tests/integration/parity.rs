@@ -5,20 +5,23 @@
 //! and the program never sees it, [`EXCEPTIONS`] says so, and the test fails as soon as that is no longer true.
 
 mod cases;
+mod dressed;
+mod essence;
+mod streams;
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 
 use everpoll_tests::http::Address;
+use everpoll_tests::sse::Parser;
 use everpoll_tests::web::Places;
-use everpoll_tests::{Daemon, Fallback, Reply, TestDir, WebServer};
+use everpoll_tests::{Daemon, EventStream, Fallback, Reply, TestDir, WebServer, everpoll, wait, websocket};
 use serde_json::json;
 
 use crate::site::Store;
 use cases::Case;
-
-/// What HTTP says about this connection and not about this reply.
-const HOP_BY_HOP: [&str; 6] = ["date", "server", "connection", "keep-alive", "transfer-encoding", "upgrade"];
+use essence::Essence;
 
 /// What web servers add to every reply: lighttpd offers to cut replies into ranges.
 const ADDED: [(&str, &str); 1] = [("lighttpd", "accept-ranges")];
@@ -84,6 +87,8 @@ const EXCEPTIONS: &[Exception] = &[
     exception("nginx", Named("path: /publish.php"), &[404]),
     exception("apache", Named("path: /publish.php"), &[404]),
     exception("lighttpd", Named("path: /publish.php"), &[404]),
+    exception("apache", Named("script: none at"), &[404]),
+    exception("lighttpd", Named("script: none at"), &[404]),
     exception("nginx", Named("path: /publish/x"), &[404]),
     exception("nginx", Named("path: / "), &[404]),
     exception("apache", Named("path: / "), &[404]),
@@ -149,82 +154,54 @@ fn fill(store: &Store, daemon: &Daemon) -> Vec<u64> {
     ids
 }
 
-/// A reply as it must be the same everywhere.
-#[derive(Debug, PartialEq)]
-struct Essence {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: String,
-}
+/// The settings under which all is asked.
+const SETTINGS: [(&str, &str); 2] =
+    [("EVERPOLL_ALLOW_ORIGINS", "https://shop.example http://localhost:8377"), ("EVERPOLL_JSONP", "true")];
 
-impl Essence {
-    fn of(reply: &Reply) -> Self {
-        let mut body = String::from_utf8_lossy(&reply.body).into_owned();
-        if let Some(gap) = body.find(r#""data":{"type":"everpoll:gap""#) {
-            // "ts":"2014-07-23T14:25:22.123Z", before it.
-            body.replace_range(gap - 26..gap - 1, "(ts)");
-        }
-        let mut headers: Vec<_> =
-            reply.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
-        headers.retain(|(name, _)| !HOP_BY_HOP.contains(&name.as_str()));
-        let delay = headers.iter_mut().find(|(name, _)| name == "x-ps-reconnect-in");
-        // Spread by chance from 5 to 30 s. At once, and after an error of the sender's, is the same everywhere.
-        if let Some((_, seconds)) = delay
-            && seconds.parse().is_ok_and(|seconds| (5..=30).contains(&seconds))
-        {
-            body = body.replace(&format!(r#""reconnect_in":{seconds},"#), r#""reconnect_in":soon,"#);
-            let digits = seconds.len();
-            *seconds = "soon".to_owned();
-            // An envelope is longer by a digit then.
-            if body.contains("soon") && digits == 2 {
-                let length = headers.iter_mut().find(|(name, _)| name == "content-length");
-                if let Some((_, length)) = length {
-                    *length = length.parse().map_or(length.clone(), |bytes: usize| (bytes - 1).to_string());
-                }
-            }
-        }
-        headers.sort();
-        Self { status: reply.status, headers, body }
-    }
-
-    /// Short enough to read.
-    fn shown(&self) -> String {
-        let Self { status, headers, body } = self;
-        let body: String = body.chars().take(160).collect();
-        let headers: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-        format!("{status} {body:?} {}", headers.join("; "))
-    }
-}
+/// Others, for what depends on them.
+const OTHER_SETTINGS: [(&str, &str); 1] = [("EVERPOLL_ALLOW_ORIGINS", "*")];
 
 /// Asks daemon and host everything and compares.
-fn assert_parity(name: &'static str, start: impl Fn(&Store) -> Host) {
+fn assert_parity(name: &'static str, start: impl Fn(&Store, &[(&str, &str)]) -> Host) {
     for store in Store::both() {
-        let daemon = Daemon::on(store.url()).start();
-        let ids = fill(&store, &daemon);
-        open_to_all(&store);
-        let host = start(&store);
-        let cases = cases::all(&ids);
-        assert!(cases.len() >= 200, "only {} requests", cases.len());
-        let wrong: Vec<_> = cases
-            .iter()
-            .filter_map(|case| compare(name, case, daemon.address(), host.server.address()))
-            .collect();
-        let (count, all) = (wrong.len(), cases.len());
-        println!("{name}: {} of {all} requests are answered the same", all - count);
-        assert!(wrong.is_empty(), "{count} of {all} differ:\n{}\n{}", wrong.join("\n"), host.server.log());
+        assert_same(name, &store, &SETTINGS, &start, cases::all);
     }
+    assert_same(name, &Store::sqlite(), &OTHER_SETTINGS, &start, |_| cases::dressed());
+}
+
+fn assert_same(
+    name: &'static str,
+    store: &Store,
+    settings: &[(&str, &str)],
+    start: impl Fn(&Store, &[(&str, &str)]) -> Host,
+    cases: impl Fn(&[u64]) -> Vec<Case>,
+) {
+    let daemon = Daemon::on(store.url());
+    let daemon = settings.iter().fold(daemon, |daemon, (name, value)| daemon.setting(name, value)).start();
+    let ids = fill(store, &daemon);
+    open_to_all(store);
+    let host = start(store, settings);
+    let cases = cases(&ids);
+    assert!(cases.len() >= 200, "only {} requests", cases.len());
+    let wrong: Vec<_> = cases
+        .iter()
+        .filter_map(|case| compare(name, case, daemon.address(), host.server.address()))
+        .collect();
+    let (count, all) = (wrong.len(), cases.len());
+    println!("{name}: {} of {all} requests are answered the same", all - count);
+    assert!(wrong.is_empty(), "{count} of {all} differ:\n{}\n{}", wrong.join("\n"), host.server.log());
 }
 
 /// What is wrong, if anything is.
 fn compare(name: &str, case: &Case, daemon: &Address, host: &Address) -> Option<String> {
     let what = &case.name;
-    let expected = match case.request.try_send(daemon) {
-        Ok(reply) => Essence::of(&reply),
-        Err(error) => return Some(format!("{what}: the daemon: {error}")),
-    };
-    let mut got = match case.request.try_send(host) {
-        Ok(reply) => Essence::of(&reply),
+    let got = match case.request.try_send(host) {
+        Ok(reply) => reply,
         Err(error) => return Some(format!("{what}: {name}: {error}")),
+    };
+    let (expected, mut got) = match ask_daemon(case, daemon, &got) {
+        Ok(both) => both,
+        Err(error) => return Some(format!("{what}: the daemon: {error}")),
     };
     got.headers.retain(|(header, _)| !ADDED.contains(&(name, header)));
     let exception = EXCEPTIONS.iter().find(|exception| {
@@ -243,6 +220,33 @@ fn compare(name: &str, case: &Case, daemon: &Address, host: &Address) -> Option<
     }
 }
 
+/// What the daemon says to the same, and what the host has said. A stream is read for as far as the host's went.
+fn ask_daemon(case: &Case, daemon: &Address, host: &Reply) -> io::Result<(Essence, Essence)> {
+    if !case.stream {
+        return Ok((Essence::of(&case.request.try_send(daemon)?), Essence::of(host)));
+    }
+    let mut stream = EventStream::try_open(daemon, &case.request)?;
+    if stream.head.header("content-length").is_some() {
+        // None at all: what it is has its own length.
+        drop(stream);
+        return Ok((Essence::of(&case.request.try_send(daemon)?), Essence::of(host)));
+    }
+    // All that the host's stream has told but its end.
+    let told = Parser::default().push(&host.body).len().saturating_sub(1);
+    for _ in 0..told {
+        if stream.try_next(wait::PATIENCE)?.is_none() {
+            break;
+        }
+    }
+    let (mut said, got) =
+        (Essence::of_stream(&stream.head, &stream.text()), Essence::of_stream(host, host.text()));
+    // Behind a batch the daemon goes on by itself.
+    if said.body.starts_with(&got.body) {
+        said.body.truncate(got.body.len());
+    }
+    Ok((said, got))
+}
+
 /// A CGI program runs as the web server's user.
 fn open_to_all(store: &Store) {
     if let Store::Sqlite(sqlite) = store {
@@ -259,31 +263,58 @@ fn open_to_all(store: &Store) {
 struct Host {
     server: WebServer,
     _fallback: Option<Fallback>,
-    _nobody: Option<TestDir>,
+    _directory: TestDir,
 }
 
-impl Host {
-    fn of(server: WebServer) -> Self {
-        Self { server, _fallback: None, _nobody: None }
-    }
+fn nginx(store: &Store, settings: &[(&str, &str)]) -> Host {
+    let fallback = Fallback::on(store.url());
+    let fallback =
+        settings.iter().fold(fallback, |fallback, (name, value)| fallback.setting(name, value)).start();
+    let nobody = TestDir::new();
+    let server = WebServer::nginx(&Address::Unix(nobody.join("nobody.sock")), fallback.address());
+    Host { server, _fallback: Some(fallback), _directory: nobody }
+}
+
+/// The fallback's program, with settings that the recipes do not have.
+fn cgi(store: &Store, settings: &[(&str, &str)], serve: impl Fn(&'static str, Places) -> WebServer) -> Host {
+    // Where the web server's user can run it.
+    let directory = TestDir::new();
+    let program =
+        directory.file("program", fs::read(everpoll::binary("everpoll-fallback")).expect("it was built"));
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let exports =
+        settings.iter().map(|(name, value)| format!("export {name}='{value}'\n")).collect::<String>();
+    let script = format!("#!/bin/sh\n{exports}exec '{}' \"$@\"\n", program.display());
+    let server = serve("As CGI", Places::with_program(script, store.url()));
+    Host { server, _fallback: None, _directory: directory }
 }
 
 #[test]
 fn fallback_behind_nginx_answers_as_the_daemon() {
-    assert_parity("nginx", |store| {
-        let fallback = Fallback::on(store.url()).start();
-        let nobody = TestDir::new();
-        let server = WebServer::nginx(&Address::Unix(nobody.join("nobody.sock")), fallback.address());
-        Host { server, _fallback: Some(fallback), _nobody: Some(nobody) }
-    });
+    assert_parity("nginx", nginx);
 }
 
 #[test]
 fn cgi_program_under_apache_answers_as_the_daemon() {
-    assert_parity("apache", |store| Host::of(WebServer::apache("As CGI", Places::new(store.url()))));
+    assert_parity("apache", |store, settings| cgi(store, settings, WebServer::apache));
 }
 
 #[test]
 fn cgi_program_under_lighttpd_answers_as_the_daemon() {
-    assert_parity("lighttpd", |store| Host::of(WebServer::lighttpd("As CGI", Places::new(store.url()))));
+    assert_parity("lighttpd", |store, settings| cgi(store, settings, WebServer::lighttpd));
+}
+
+#[test]
+fn websocket_is_refused_by_name_under_each_host() {
+    let store = Store::sqlite();
+    let _daemon = Daemon::on(store.url()).start();
+    open_to_all(&store);
+    let hosts =
+        [nginx(&store, &[]), cgi(&store, &[], WebServer::apache), cgi(&store, &[], WebServer::lighttpd)];
+    for host in hosts {
+        let reply = websocket::request("/e/cheese?flavor=websocket").send(host.server.address());
+        let problem = reply.json();
+        assert_eq!((reply.status, problem["code"].as_str()), (426, Some("upgrade_required")), "{reply:?}");
+        assert_eq!(problem["reconnect_in"], 60);
+    }
 }

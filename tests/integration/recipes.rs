@@ -5,10 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use everpoll_tests::http::{self, Request};
+use everpoll_tests::http::{self, Address, Request};
 use everpoll_tests::stub::{Act, Stub};
 use everpoll_tests::web::Places;
-use everpoll_tests::{Reply, WebServer};
+use everpoll_tests::{Daemon, EventStream, Fallback, Reply, TestDir, WebServer, WebSocket, sse, websocket};
+
+use crate::site::Store;
 
 /// Answers with its environment and its input.
 const SHOW: &str = r#"#!/bin/sh
@@ -51,10 +53,11 @@ fn assert_hands_over(server: &WebServer) {
     for (name, value) in expected {
         assert_eq!(shown.get(name), Some(&value), "{name}\n{}", reply.text());
     }
-    for target in ["/e/a/w", "/e/a%2Fb", "/e", "/publish"] {
+    let scripts = ["/everpoll.js", "/everpoll.0123456789abcdef.js"];
+    for target in ["/e/a/w", "/e/a%2Fb", "/e", "/publish"].into_iter().chain(scripts) {
         assert_eq!(http::get(target).send(server.address()).status, 203, "{target}");
     }
-    for target in ["/everything", "/e.phpx", "/published", "/"] {
+    for target in ["/everything", "/e.phpx", "/published", "/", "/everpoll.min.js", "/everpoll.jsx"] {
         assert_ne!(http::get(target).send(server.address()).status, 203, "{target}");
     }
 }
@@ -62,7 +65,9 @@ fn assert_hands_over(server: &WebServer) {
 /// The same, handed to a listening fallback.
 #[track_caller]
 fn assert_hands_over_to(fallback: &Stub, server: &WebServer) {
-    for target in ["/e/a/w", "/e.php/a%20b/w?c=%2F", "/e/a%2Fb", "/e", "/publish"] {
+    let scripts = ["/everpoll.js", "/everpoll.0123456789abcdef.js"];
+    for target in ["/e/a/w", "/e.php/a%20b/w?c=%2F", "/e/a%2Fb", "/e", "/publish"].into_iter().chain(scripts)
+    {
         let reply = post(target).send(server.address());
         assert_eq!((reply.status, reply.text()), (203, "shown"), "{target}\n{}", server.log());
         let received = fallback.received().pop().expect("it answered");
@@ -80,7 +85,7 @@ fn assert_hands_over_to(fallback: &Stub, server: &WebServer) {
         }
         assert_eq!(received.body, b"last_event_id=7");
     }
-    for target in ["/everything", "/e.phpx", "/published", "/"] {
+    for target in ["/everything", "/e.phpx", "/published", "/", "/everpoll.min.js", "/everpoll.jsx"] {
         assert_ne!(http::get(target).send(server.address()).status, 203, "{target}");
     }
 }
@@ -172,4 +177,42 @@ fn apache_in_front_of_the_daemon_goes_on_with_the_fallback() {
         assert_eq!(received.fields["REQUEST_URI"], target);
         assert_eq!(received.body, b"last_event_id=7");
     }
+}
+
+#[test]
+fn apache_in_front_of_the_daemon_passes_streams_on() {
+    let (store, directory) = (Store::sqlite(), TestDir::new());
+    let socket = Address::Unix(directory.join("daemon.sock"));
+    let mut daemon = Daemon::on(store.url()).at(&socket).setting("EVERPOLL_HEARTBEAT", 1).start();
+    let fallback = Fallback::on(store.url()).start();
+    let places = Places::new(store.url()).daemon(daemon.address()).fallback(fallback.address());
+    let server = WebServer::apache("In front of the daemon", places);
+    let address = server.address();
+
+    let mut stream = EventStream::open(address, &sse::get("/e/cheese?last_event_id=0"));
+    stream.expect("everpoll:hello");
+    let mut socket = WebSocket::open(address, "/e/cheese?flavor=websocket&last_event_id=0");
+    socket.expect("everpoll:hello");
+    let padded = http::get("/e/cheese?last_event_id=0&pad=1024&beat=1&envelope=1").begin(address);
+    // Each by itself: what is buffered would come later, or not at all.
+    stream.wait_for("a heartbeat passes", |text| text.ends_with(":\n"));
+    let id = daemon.publish(r#"{"channel":"cheese","type":"made","data":1}"#)[0];
+    assert_eq!(stream.expect("made").1, id.to_string());
+    assert_eq!(socket.expect("made")["id"], id);
+    let padded = padded.reply();
+    assert_eq!((padded.body.len(), &padded.json()["cursor"]), (1024, &id.to_string().into()));
+    let script = http::get("/everpoll.js").send(address);
+    assert_eq!((script.status, script.header("cache-control")), (200, Some("public, max-age=3600")));
+
+    drop((stream, socket));
+    daemon.stop();
+    // The first finds out that the daemon is away; from then on the fallback is asked.
+    http::get("/e/cheese?flavor=short-poll").send(address);
+    let mut stream = EventStream::open(address, &sse::get("/e/cheese?last_event_id=0"));
+    stream.expect("everpoll:hello");
+    assert_eq!(stream.expect("made").1, id.to_string());
+    assert_eq!(stream.expect("everpoll:end").0["reason"], "short_poll");
+    let refused = websocket::request("/e/cheese?flavor=websocket").send(address);
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (426, Some("upgrade_required")));
+    assert!(http::get("/everpoll.js").send(address).body == script.body);
 }

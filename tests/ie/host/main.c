@@ -15,7 +15,8 @@ static const char usage[] =
     "  -t SECONDS   ends with 4 when it still runs after this time (default: no limit)\n"
     "  NAME=VALUE   what argument('NAME') gives to the scripts\n"
     "\n"
-    "Exit codes: exit's own; 2 usage or unreadable script; 3 error in a script; 4 time limit; 5 no script engine\n";
+    "Exit codes: exit's own; 2 usage or unreadable script; 3 error in a script; 4 time limit; 5 crash; 6 no script\n"
+    "engine\n";
 
 static BOOL ended;
 static int end_code;

@@ -1,23 +1,19 @@
-/* A page that uses the client as it is shipped. Arguments: url, channel; cursor, hold if they are to be set. Prints what
-   comes, and ends a moment after the last event: one that came twice would still be seen. */
+/* A page that uses the client as it is shipped. Arguments: url, channel. Prints what comes, and ends a moment after the
+   last event: one that came twice would still be seen. */
 (function () {
-  var options = { url: argument('url') };
-  var events;
+  var events, began = new Date().getTime();
 
-  if (argument('cursor')) {
-    options.cursor = argument('cursor');
+  function seconds() {
+    return ((new Date().getTime() - began) / 1000).toFixed(1) + ' s: ';
   }
-  if (argument('hold')) {
-    options.hold = parseFloat(argument('hold'));
-  }
-  options.start = false;
-  events = new Everpoll(argument('channel'), options);
+
+  events = new Everpoll(argument('channel'), { url: argument('url'), start: false });
   events.on('*', function (data, event) {
     print('event ' + event.id + ' ' + event.type + ' ' + data.text);
     if (event.type === 'last') {
       setTimeout(function () {
         events.stop();
-        print('transport ' + events.transport + ', cursor ' + events.cursor);
+        print(seconds() + 'transport ' + events.transport + ', cursor ' + events.cursor);
         exit(0);
       }, 500);
     }
@@ -26,7 +22,11 @@
     print('gap ' + gap.reason);
   });
   events.on('state', function (state, detail) {
-    print('state ' + state + ' ' + (detail && (detail.detail || detail.message || detail.code) || ''));
+    /* From now on it knows where it stands. */
+    if (state === 'live' || state === 'polling') {
+      print('asking');
+    }
+    print(seconds() + 'state ' + state + ' ' + (detail && (detail.message || detail.status) || '') + ' by ' + events.transport);
   });
   events.start();
 }());

@@ -19,17 +19,29 @@ const TEXTS: [&str; 6] = [
     "\t\u{1} \u{7f} \u{ffff} %u00e4",
 ];
 
+/// The client as it is shipped.
+pub(crate) const CLIENT: &str = "shared/client/dist/everpoll.min.js";
+
+/// What pages read, where nothing else is said.
+const CHANNEL: &str = "cheese";
+
+/// How long a publisher waits before it sends again what failed.
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);
+
 /// One step of a page may wait for a watchdog, a pause that it was told, and a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One page in each engine.
 pub(crate) struct Pages {
-    pages: Vec<(Engine, Host)>,
+    /// With what each is called when it fails.
+    pages: Vec<(String, Host)>,
 }
 
 /// Publishes numbered events, and remembers them.
 pub(crate) struct Publisher {
     address: Address,
+    channel: String,
+    /// What a page prints about each event.
     published: Vec<String>,
 }
 
@@ -61,12 +73,25 @@ impl Served {
 impl Publisher {
     /// Over HTTP to the daemon, or to nginx.
     pub(crate) fn to(address: &Address) -> Self {
-        Self { address: address.clone(), published: Vec::new() }
+        Self::on(CHANNEL, address)
+    }
+
+    /// On another channel than the usual one.
+    pub(crate) fn on(channel: &str, address: &Address) -> Self {
+        Self { address: address.clone(), channel: channel.to_owned(), published: Vec::new() }
     }
 
     /// How many events there are.
     pub(crate) fn count(&self) -> usize {
         self.published.len()
+    }
+
+    /// Publishes events, one by one, until there are so many.
+    #[track_caller]
+    pub(crate) fn publish_up_to(&mut self, count: usize) {
+        while self.count() < count {
+            self.publish();
+        }
     }
 
     /// Publishes the next event.
@@ -83,66 +108,93 @@ impl Publisher {
 
     #[track_caller]
     fn publish_as(&mut self, kind: &str) {
-        let text = format!("{} {}", self.count(), TEXTS[self.count() % TEXTS.len()]);
-        let event = json!({"channel": "cheese", "type": kind, "data": {"text": text}, "key": format!("{}", self.count())});
+        let number = self.count();
+        let text = format!("{number} {}", TEXTS[number % TEXTS.len()]);
+        let data = json!({"text": text});
+        let event = json!({"channel": self.channel, "type": kind, "data": data, "key": number.to_string()});
+        let request = http::post_json("/publish", event.to_string());
+        let mut last = String::new();
         // A publish that the daemon may have had in hand when it died is sent again, as nginx says; the key makes it one.
-        let id = wait::until_some("the publish is answered with 201", wait::PATIENCE, || {
-            let reply = http::post_json("/publish", event.to_string()).try_send(&self.address).ok()?;
-            (reply.status == 201).then(|| reply.json()["ids"][0].as_u64().expect("an id"))
+        let id = wait::try_until_some(wait::PATIENCE, || match request.try_send(&self.address) {
+            Ok(reply) if reply.status == 201 => reply.json()["ids"][0].as_u64(),
+            other => {
+                last = format!("{other:?}");
+                std::thread::sleep(BETWEEN_TRIES);
+                None
+            }
         });
+        let Some(id) = id else { panic!("event {number} is not published: {last}") };
         self.published.push(format!("event {id} {kind} {text}"));
     }
 }
 
 impl Pages {
+    /// Pages with the client as it is shipped.
+    #[track_caller]
+    pub(crate) fn with_client(address: &Address) -> Self {
+        Self::behind([address; 3], CHANNEL)
+    }
+
+    /// Pages with the client on a channel, each at an address of its own.
+    #[track_caller]
+    pub(crate) fn behind(addresses: [&Address; 3], channel: &str) -> Self {
+        Self::start(&[CLIENT, "tests/ie/scripts/page.js"], addresses, channel)
+    }
+
     /// Pages of the long-standing interface, which know nothing of the client.
     #[track_caller]
     pub(crate) fn old(address: &Address) -> Self {
-        Self::start(&["tests/ie/scripts/old-page.js"], address, &[])
+        Self::start(&["tests/ie/scripts/old-page.js"], [address; 3], CHANNEL)
     }
 
     #[track_caller]
-    fn start(scripts: &[&str], address: &Address, arguments: &[(&str, &str)]) -> Self {
-        let pages = Engine::ALL.map(|engine| (engine, page(engine, scripts, address, arguments)));
-        Self { pages: pages.into() }
+    fn start(scripts: &[&str], addresses: [&Address; 3], channel: &str) -> Self {
+        let pages = Engine::ALL.into_iter().zip(addresses).map(|(engine, address)| {
+            let (url, name) = (format!("http://{address}/e"), format!("{engine:?}"));
+            let arguments = [("url", url.as_str()), ("channel", channel), ("name", &name)];
+            (format!("{name} on {channel} by {}", scripts[0]), Host::start(engine, scripts, &arguments))
+        });
+        Self { pages: pages.collect() }
     }
 
-    /// Waits until each page has printed this.
+    /// These and those.
+    pub(crate) fn and(mut self, others: Self) -> Self {
+        self.pages.extend(others.pages);
+        self
+    }
+
+    /// Waits until each page has a cursor, so that it gets what is published from now on.
     #[track_caller]
-    pub(crate) fn wait_until_all_say(&self, text: &str) {
-        wait::until(&format!("all pages have printed {text:?}"), PATIENCE, || {
-            self.pages.iter().all(|(_, page)| page.log().contains(text))
+    pub(crate) fn wait_until_asking(&self) {
+        wait::until("all pages ask", PATIENCE, || {
+            self.pages.iter().all(|(_, page)| page.log().contains("asking\n"))
         });
     }
 
     /// Waits until each page has got all that was published.
     #[track_caller]
     pub(crate) fn wait_until_read(&self, publisher: &Publisher) {
-        let read = || self.pages.iter().all(|(_, page)| events(&page.log()).len() >= publisher.count());
+        let behind = |page: &Host| events(&page.log()).len() < publisher.count();
+        let read = || !self.pages.iter().any(|(_, page)| behind(page));
         if wait::try_until_some(PATIENCE, || read().then_some(())).is_none() {
-            for (engine, page) in &self.pages {
-                eprintln!("{engine:?} has {} of {} events", events(&page.log()).len(), publisher.count());
-            }
-            panic!("not all pages have all events after {PATIENCE:?}");
+            let late = self.pages.iter().filter(|(_, page)| behind(page));
+            let late: Vec<_> = late.map(|(name, page)| format!("{name}:\n{}", page.log())).collect();
+            panic!(
+                "after {PATIENCE:?} not all {} events were read by {}",
+                publisher.count(),
+                late.join("\n")
+            );
         }
     }
 
     /// Waits until all have ended, and judges.
     #[track_caller]
     pub(crate) fn finish(self, publisher: &Publisher) {
-        for (engine, page) in self.pages {
+        for (name, page) in self.pages {
             let log = page.finish();
-            assert_eq!(events(&log), publisher.published, "{engine:?}:\n{log}");
+            assert_eq!(events(&log), publisher.published, "{name}:\n{log}");
         }
     }
-}
-
-#[track_caller]
-fn page(engine: Engine, scripts: &[&str], address: &Address, arguments: &[(&str, &str)]) -> Host {
-    let (url, name) = (format!("http://{address}/e"), format!("{engine:?}"));
-    let mut all = vec![("url", url.as_str()), ("channel", "cheese"), ("name", name.as_str())];
-    all.extend(arguments);
-    Host::start(engine, scripts, &all)
 }
 
 /// The lines about events.

@@ -122,7 +122,7 @@ impl Wine {
         let directory = TestDir::new();
         let mut wine = Self {
             prefix: folder.join("prefix"),
-            host: directory.join("iehost.exe"),
+            host: folder.join("iehost.exe"),
             server: None,
             first: None,
             directory,
@@ -141,9 +141,11 @@ impl Wine {
         command
             .env("WINEPREFIX", &self.prefix)
             .env("WINEARCH", "win64")
-            .env("WINEDEBUG", "-all")
-            // Neither .NET nor a browser is asked for while a prefix is made, and no menu entries are.
-            .env("WINEDLLOVERRIDES", "mscoree=d;mshtml=d;winemenubuilder.exe=d")
+            // `WINEDEBUG=warn+heap` finds uses of memory that is free.
+            .env("WINEDEBUG", std::env::var("WINEDEBUG").unwrap_or_else(|_| "-all".to_owned()))
+            // Neither .NET nor a browser is asked for while a prefix is made; no menu entries are made, and no debugger
+            // is started for a host that crashes.
+            .env("WINEDLLOVERRIDES", "mscoree=d;mshtml=d;winemenubuilder.exe=d;winedbg.exe=d")
             // Without a screen, also where there is one.
             .env_remove("DISPLAY")
             .env_remove("WAYLAND_DISPLAY");
@@ -154,8 +156,18 @@ impl Wine {
         command
     }
 
+    /// Unless it is newer than its sources: the headers of Windows take long.
     fn compile_host(&self) {
         let sources = repository().join("tests/ie/host");
+        let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
+        let files = fs::read_dir(&sources).expect("the sources are there");
+        let newest = files.filter_map(|file| changed(&file.ok()?.path())).max();
+        if changed(&self.host) > newest {
+            return;
+        }
+        // Renamed when it is whole, so that a run that is interrupted leaves no half of it.
+        let directory = TestDir::new();
+        let unfinished = self.host.with_extension("new");
         let mut compiler = Command::new("x86_64-w64-mingw32-gcc");
         compiler.args([
             "-std=c11",
@@ -167,11 +179,13 @@ impl Wine {
             "-municode",
             "-o",
         ]);
-        compiler.arg(&self.host);
+        compiler.arg(&unfinished);
         compiler.args(["main.c", "engine.c", "globals.c", "timer.c"].map(|name| sources.join(name)));
         compiler.args(["-lole32", "-loleaut32", "-luuid"]);
-        let (status, out, err) = process::run(compiler, b"");
-        assert!(status.success(), "iehost does not compile:\n{out}{err}");
+        let mut compiler = Process::start("compiler", compiler, directory.path());
+        let status = compiler.wait(wait::PATIENCE * 4);
+        assert!(status.success(), "iehost does not compile:\n{}", compiler.log());
+        fs::rename(unfinished, &self.host).expect("target can be written");
     }
 
     /// Of a test process that was killed. It has the prefix to itself, so nobody else's is hit.
@@ -231,7 +245,8 @@ impl Wine {
     }
 }
 
-fn repository() -> PathBuf {
+/// Where the repository is.
+pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("it is a folder of the repository").to_owned()
 }
 

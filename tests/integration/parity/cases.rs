@@ -7,6 +7,8 @@ use everpoll_tests::numbers::Numbers;
 pub(super) struct Case {
     pub(super) name: String,
     pub(super) request: Request,
+    /// The daemon's reply to it may have no end.
+    pub(super) stream: bool,
 }
 
 /// Channels as they stand in a path.
@@ -338,6 +340,15 @@ pub(super) fn all(ids: &[u64]) -> Vec<Case> {
     headers(&mut cases);
     lengths(&mut cases);
     combinations(&mut cases, &cursor);
+    super::streams::add(&mut cases, newest);
+    super::dressed::add(&mut cases);
+    cases.0
+}
+
+/// Those that are about who may read, and in which form.
+pub(super) fn dressed() -> Vec<Case> {
+    let mut cases = Cases(Vec::new());
+    super::dressed::add(&mut cases);
     cases.0
 }
 
@@ -363,27 +374,23 @@ fn headers(cases: &mut Cases) {
         "header: since".to_owned(),
         poll().header("If-Modified-Since", "Thu, 01 Jan 2099 00:00:00 GMT"),
     );
+    // `hold=0` where the flavor is not the point.
+    let poll = || http::get("/e/cheese?last_event_id=2&hold=0");
     for (name, value) in [
         ("Flavor", "short-poll"),
-        ("Flavor", "eventsource"),
         ("Flavor", ""),
         ("Flavor", "telegraph"),
-        ("Accept", "text/event-stream"),
-        ("Accept", "text/html;q=0.5, Text/Event-Stream;q=1"),
+        ("Flavor", "websocket"),
         ("Upgrade", "websocket"),
     ] {
-        // `hold=0` where the flavor is not the point.
-        cases.add(
-            format!("flavor: {name}: {value}"),
-            http::get("/e/cheese?last_event_id=2&hold=0").header(name, value),
-        );
+        cases.add(format!("flavor: {name}: {value}"), poll().header(name, value));
     }
     for query in [
         "flavor=",
         "flavor=short-poll",
-        "flavor=eventsource",
         "flavor=Short-Poll",
         "flavor=%FF",
+        "flavor=websocket",
         "flavor=x&flavor=short-poll",
     ] {
         cases
@@ -424,17 +431,26 @@ fn combinations(cases: &mut Cases, cursor: &dyn Fn(&str) -> String) {
     }
 }
 
-struct Cases(Vec<Case>);
+pub(super) struct Cases(Vec<Case>);
 
 impl Cases {
     /// A poll that is not to be held, said in a header, which leaves the target as it is.
-    fn poll(&mut self, name: String, request: Request) {
+    pub(super) fn poll(&mut self, name: String, request: Request) {
         self.add(name, request.header("Flavor", "short-poll"));
     }
 
-    fn add(&mut self, name: String, request: Request) {
-        assert!(self.0.iter().all(|case| case.name != name), "{name} twice");
-        self.0.push(Case { name, request });
+    pub(super) fn add(&mut self, name: String, request: Request) {
+        self.push(Case { name, request, stream: false });
+    }
+
+    /// Something that asks for a stream, and may get one.
+    pub(super) fn stream(&mut self, name: String, request: Request) {
+        self.push(Case { name, request, stream: true });
+    }
+
+    fn push(&mut self, case: Case) {
+        assert!(self.0.iter().all(|other| other.name != case.name), "{} twice", case.name);
+        self.0.push(case);
     }
 }
 

@@ -1,0 +1,2 @@
+/* After scripts that wait for nothing. */
+exit(0);
