@@ -140,10 +140,6 @@ fn script(cases: &mut Cases) {
         cases.add(format!("script: {target}"), http::get(target));
     }
     cases.add("script: its own hash".into(), http::get(&own));
-    cases.add(
-        "script: its own hash in capitals".into(),
-        http::get(&own.to_uppercase().replace("/EVERPOLL", "/everpoll").replace(".JS", ".js")),
-    );
     for (name, tags) in [
         ("its tag", format!("\"{SCRIPT_HASH}\"")),
         ("its tag, weak", format!("W/\"{SCRIPT_HASH}\"")),
