@@ -234,23 +234,25 @@ fn what_is_never_silent_outlives_the_time_out() {
     let address = nginx.address();
     // All at once, since each takes its time.
     let began = Instant::now();
-    let silent = http::get("/e/a?hold=8").begin(address);
-    let padded = http::get("/e/a?hold=8&pad=1024&beat=1&envelope=1").begin(address);
+    let silent = http::get("/e/b?hold=8").begin(address);
+    let padded = http::get("/e/b?hold=8&pad=1024&beat=1&envelope=1").begin(address);
     let mut stream = EventStream::open(address, &sse::get("/e/a"));
     let mut socket = WebSocket::open(address, "/e/a?flavor=websocket");
+    stream.expect("everpoll:hello");
+    socket.expect("everpoll:hello");
+    // It answers pings while it waits for what does not come.
+    assert!(socket.receive(Duration::from_secs(5)).is_err());
+    let json = r#"{"channel":"a","type":"made","data":1}"#;
+    assert_eq!(http::post_json("/publish", json).send(daemon.address()).status, 201);
+    stream.expect("made");
+    socket.expect("made");
+
     // nginx gives up on the daemon, and nobody else is there.
     assert_eq!(silent.reply().status, 503);
     let padded = padded.reply();
     assert!(began.elapsed() >= Duration::from_secs(8), "{padded:?}");
     assert_eq!((padded.status, padded.body.len(), &padded.json()["end"]), (200, 1024, &1.into()));
     assert!(padded.text().starts_with("     "), "a space each second: {:?}", padded.text());
-
-    let json = r#"{"channel":"a","type":"made","data":1}"#;
-    assert_eq!(http::post_json("/publish", json).send(daemon.address()).status, 201);
-    stream.expect("everpoll:hello");
-    stream.expect("made");
-    socket.expect("everpoll:hello");
-    socket.expect("made");
 }
 
 #[test]
