@@ -1,8 +1,7 @@
 //! Files of the pages, which are part of the program.
 
-use std::sync::OnceLock;
-
 use bytes::Bytes;
+use everpoll_protocol::content_hash;
 use http_body_util::{BodyExt as _, Full};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
@@ -13,10 +12,9 @@ use super::Body;
 pub(crate) struct Asset {
     /// Its last path segment; empty for the page itself.
     pub(super) name: &'static str,
-    pub(super) content_type: &'static str,
-    pub(super) content: &'static [u8],
-    /// Filled when it is first asked for.
-    pub(super) tag: OnceLock<String>,
+    content_type: &'static str,
+    content: &'static [u8],
+    hash: [u8; 16],
 }
 
 /// What the pages may load, and who may frame them. Nobody: a page of another site could make people press the demo's
@@ -24,9 +22,14 @@ pub(crate) struct Asset {
 const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 impl Asset {
+    /// A file with this last path segment.
+    pub(super) const fn new(name: &'static str, content_type: &'static str, content: &'static [u8]) -> Self {
+        Self { name, content_type, content, hash: content_hash(content) }
+    }
+
     /// Answers with the file, or that the client has it already.
     pub(super) fn respond(&self, request: &HeaderMap) -> Response<Body> {
-        let tag = self.tag.get_or_init(|| format!("\"{:016x}\"", fnv1a(self.content)));
+        let tag = format!("\"{}\"", String::from_utf8_lossy(&self.hash));
         // A web server that compresses makes a weak tag of it (`W/"…"`), which is as good here.
         let is_known = request.get_all(header::IF_NONE_MATCH).iter().any(|tags| {
             tags.to_str().is_ok_and(|tags| {
@@ -42,7 +45,7 @@ impl Asset {
         // After an update of the program, the files must fit each other: asked for each time, sent when they changed.
         for (name, value) in [
             (header::CACHE_CONTROL, "no-cache"),
-            (header::ETAG, tag),
+            (header::ETAG, &tag),
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (header::REFERRER_POLICY, "same-origin"),
             (header::CONTENT_SECURITY_POLICY, &policy),
@@ -82,13 +85,6 @@ pub(super) fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
-}
-
-/// FNV-1a, 64 bits. It tells versions of a file apart and guards nothing.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

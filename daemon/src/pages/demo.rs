@@ -3,7 +3,7 @@
 //! Cheese is published by the page itself, over `POST /publish`. The job is what a long-running task of an application
 //! would be: it runs in the daemon, knows nothing of the pages that look on, and tells them by events.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use everpoll_protocol::{
@@ -38,30 +38,10 @@ const TRIES: u32 = 20;
 const BODY_MAX: usize = 1024;
 
 static ASSETS: [Asset; 4] = [
-    Asset {
-        name: "",
-        content_type: "text/html; charset=utf-8",
-        content: include_bytes!("demo/demo.html"),
-        tag: OnceLock::new(),
-    },
-    Asset {
-        name: "/demo.css",
-        content_type: "text/css; charset=utf-8",
-        content: include_bytes!("demo/demo.css"),
-        tag: OnceLock::new(),
-    },
-    Asset {
-        name: "/demo.js",
-        content_type: "text/javascript; charset=utf-8",
-        content: include_bytes!("demo/demo.js"),
-        tag: OnceLock::new(),
-    },
-    Asset {
-        name: "/icon.svg",
-        content_type: "image/svg+xml",
-        content: include_bytes!("icon.svg"),
-        tag: OnceLock::new(),
-    },
+    Asset::new("", "text/html; charset=utf-8", include_bytes!("demo/demo.html")),
+    Asset::new("/demo.css", "text/css; charset=utf-8", include_bytes!("demo/demo.css")),
+    Asset::new("/demo.js", "text/javascript; charset=utf-8", include_bytes!("demo/demo.js")),
+    Asset::new("/icon.svg", "image/svg+xml", include_bytes!("icon.svg")),
 ];
 
 /// What `/demo` with `rest` behind it asks for.

@@ -5,8 +5,8 @@
 //! They never show what could be secret: of cookies and of authorization only that they arrived.
 
 use std::collections::VecDeque;
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -52,30 +52,10 @@ const REMEMBERED_MAX: usize = 1024;
 const SHOWN_MAX: usize = 200;
 
 static ASSETS: [Asset; 4] = [
-    Asset {
-        name: "",
-        content_type: "text/html; charset=utf-8",
-        content: include_bytes!("probe/probe.html"),
-        tag: OnceLock::new(),
-    },
-    Asset {
-        name: "/probe.css",
-        content_type: "text/css; charset=utf-8",
-        content: include_bytes!("probe/probe.css"),
-        tag: OnceLock::new(),
-    },
-    Asset {
-        name: "/probe.js",
-        content_type: "text/javascript; charset=utf-8",
-        content: include_bytes!("probe/probe.js"),
-        tag: OnceLock::new(),
-    },
-    Asset {
-        name: "/icon.svg",
-        content_type: "image/svg+xml",
-        content: include_bytes!("icon.svg"),
-        tag: OnceLock::new(),
-    },
+    Asset::new("", "text/html; charset=utf-8", include_bytes!("probe/probe.html")),
+    Asset::new("/probe.css", "text/css; charset=utf-8", include_bytes!("probe/probe.css")),
+    Asset::new("/probe.js", "text/javascript; charset=utf-8", include_bytes!("probe/probe.js")),
+    Asset::new("/icon.svg", "image/svg+xml", include_bytes!("icon.svg")),
 ];
 
 /// What `/e/_probe` with `rest` behind it asks for.

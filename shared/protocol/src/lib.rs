@@ -53,7 +53,7 @@ pub use poll::{Answer, Input, Poll, Reconnect, Step};
 pub use publish::{MAX_PUBLISH_EVENTS, PublishRequest, Publisher};
 pub use reply::{Form, Head, Reply, UNCACHED};
 pub use request::{Flavor, Headers, Limits, MAX_TARGET_BYTES, Pad, PollRequest, RawRequest, Request, Tab};
-pub use script::{SCRIPT_HASH, ScriptRequest};
+pub use script::{SCRIPT_HASH, ScriptRequest, content_hash};
 pub use steer::{HOLDER_ELSEWHERE, Steering};
 pub use stream::{Ended, Stream, Wire};
 pub use target::{Route, cgi_target};

@@ -9,7 +9,13 @@ pub const SCRIPT_HASH: &str = match std::str::from_utf8(&HEX) {
     Err(_) => unreachable!(),
 };
 
-const HEX: [u8; 16] = hex(fnv1a(SCRIPT));
+const HEX: [u8; 16] = content_hash(SCRIPT);
+
+/// Names a version of a file: 16 hexadecimal digits, for an `ETag` or a URL.
+#[must_use]
+pub const fn content_hash(content: &[u8]) -> [u8; 16] {
+    hex(fnv1a(content))
+}
 
 /// FNV-1a, 64 bits. It tells versions of a file apart and guards nothing.
 const fn fnv1a(bytes: &[u8]) -> u64 {
