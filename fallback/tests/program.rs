@@ -200,7 +200,7 @@ fn errors_are_the_protocols_and_leave_the_connection_usable() {
     for (variables, status, code) in [
         (poll("/nowhere"), 404, "not_found"),
         (poll("/e/cheese?last_event_id=x"), 400, "cursor_malformed"),
-        (poll("/e/cheese?flavor=eventsource"), 400, "flavor_unknown"),
+        (poll("/e/cheese?flavor=carrier-pigeon"), 400, "flavor_unknown"),
         (poll(&long), 414, "target_too_long"),
         ([("REQUEST_METHOD", "PUT"), ("REQUEST_URI", "/e/cheese"), ("A", "")], 405, "method_not_allowed"),
         // From another machine, without a key.

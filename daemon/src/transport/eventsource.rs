@@ -3,7 +3,7 @@
 use std::task::Context;
 
 use bytes::Bytes;
-use everpoll_protocol::{Ended, Head, PollRequest, Reconnect, Record, Stream as Events};
+use everpoll_protocol::{Ended, Head, PollRequest, Reconnect, Stream as Events};
 
 use super::Connection;
 use super::feed::{Feed, Next};
@@ -38,7 +38,7 @@ pub(crate) async fn serve(
         let written = match feed.next(closed).await {
             Next::Write(written) => send_all(stream, server, &written.parts).await,
             Next::Heartbeat(None) => send(stream, server, HEARTBEAT).await,
-            Next::Heartbeat(Some(record)) => send(stream, server, &write(&feed, &record)).await,
+            Next::Heartbeat(Some(record)) => send(stream, server, &feed.written(&record)).await,
             Next::End(why) => return end(stream, server, &feed, why).await,
             Next::Closed => return,
         };
@@ -57,14 +57,8 @@ async fn end(stream: &Stream, server: &Server, feed: &Feed<'_>, why: Ended) {
     });
     let mut last = Vec::new();
     feed.wire().write_retry(reconnect_in * 1000, &mut last);
-    feed.wire().write(&feed.end(why, reconnect_in), &mut last);
+    last.extend(feed.written(&feed.end(why, reconnect_in)));
     let _ = send(stream, server, &last).await;
-}
-
-fn write(feed: &Feed<'_>, record: &Record) -> Vec<u8> {
-    let mut out = Vec::new();
-    feed.wire().write(record, &mut out);
-    out
 }
 
 async fn send_all(stream: &Stream, server: &Server, parts: &[Bytes]) -> std::io::Result<()> {

@@ -73,6 +73,13 @@ impl<'a> Feed<'a> {
         self.stream.wire()
     }
 
+    /// One record, written.
+    pub(super) fn written(&self, record: &Record) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.wire().write(record, &mut out);
+        out
+    }
+
     /// The last record, for a client that is to come back in `reconnect_in` seconds.
     pub(super) fn end(&self, why: Ended, reconnect_in: u32) -> Record {
         self.stream.end(why, reconnect_in, server::now())

@@ -91,12 +91,7 @@ async fn follow(socket: &mut Socket, server: &Server, feed: &mut Feed<'_>) -> Op
                 if send(socket, server, [Message::Ping(Bytes::new())]).await.is_err() {
                     return None;
                 }
-                let text = record.map(|record| {
-                    let mut text = Vec::new();
-                    feed.wire().write(&record, &mut text);
-                    Bytes::from(text)
-                });
-                text.into_iter().collect()
+                record.into_iter().map(|record| feed.written(&record).into()).collect()
             }
             Next::End(why) => return Some(farewell(server, why)),
             Next::Closed => return broken,

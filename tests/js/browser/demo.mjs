@@ -30,7 +30,7 @@ async function untilEqual(what) {
         verdict === 'equal' && counts.length === 4 && counts.every((count) => count >= goal));
     const { counts, wrongs } = await shown();
     const now = await cheeses();
-    if (counts.some((count) => count > now) || wrongs.some((wrong) => wrong !== '0 / 0')) {
+    if (counts.some((count) => count > now) || wrongs.some((wrong) => wrong !== '0/0')) {
         throw new Error(`${now} cheeses were published, the panels show ${counts}, wrong are ${wrongs}`);
     }
     log(what, JSON.stringify(counts));
