@@ -416,7 +416,7 @@ var Everpoll = (function () {
     }
 
     function success(req, body, elapsed) {
-      var told = body.reconnect_in * 1000, brief = req.brief || body.short_poll, cursor = '' + body.cursor,
+      var told = body.reconnect_in * 1000, brief = req.brief || body.short_poll && told, cursor = '' + body.cursor,
         events = [], full, moved;
       each(body.events, function (record) {
         events.push(toEvent(record));

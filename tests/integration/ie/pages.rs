@@ -187,13 +187,15 @@ impl Pages {
         }
     }
 
-    /// Waits until all have ended, and judges.
+    /// Waits until all have ended, and judges. Returns how many requests of each have failed.
     #[track_caller]
-    pub(crate) fn finish(self, publisher: &Publisher) {
-        for (name, page) in self.pages {
+    pub(crate) fn finish(self, publisher: &Publisher) -> Vec<usize> {
+        let finish = |(name, page): (String, Host)| {
             let log = page.finish();
             assert_eq!(events(&log), publisher.published, "{name}:\n{log}");
-        }
+            log.lines().filter(|line| line.contains(" s: failed ")).count()
+        };
+        self.pages.into_iter().map(finish).collect()
     }
 }
 
