@@ -188,7 +188,10 @@ fn through(mode: Mode, daemon: &Daemon) {
     );
     // Truncation has nothing to do with time, and nothing can be learned about it.
     if !matches!(mode, Mode::Truncate(_)) {
-        assert!(failed.iter().all(|count| *count <= 2), "{mode:?}: {failed:?} requests failed, and nothing learned");
+        assert!(
+            failed.iter().all(|count| *count <= 2),
+            "{mode:?}: {failed:?} requests failed, and nothing learned"
+        );
     }
 }
 
