@@ -59,6 +59,7 @@ impl Backend {
             hub: Arc::clone(&hub),
             health: health.clone(),
             bell: bell.clone(),
+            sweep_interval: settings.sweep_interval,
             window_bytes,
             newest,
         };

@@ -1,8 +1,8 @@
 //! Follows the log and feeds the window.
 //!
 //! One thread with one connection reads what is new, for all clients. Wake-ups ([`crate::wakeup`], the daemon's own
-//! publishing) only say when to look; without any, the thread looks once a second, the *sweep*. A wake-up is a flag and
-//! not a queue: however many come while it reads, it reads once more.
+//! publishing) only say when to look; without any, the thread looks once a second (`sweep_interval`), the *sweep*. A
+//! wake-up is a flag and not a queue: however many come while it reads, it reads once more.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -15,9 +15,6 @@ use tracing::{info, warn};
 use crate::health::Health;
 use crate::hub::{Hub, Wake, lock};
 use crate::window::Window;
-
-/// How often the log is read without a wake-up.
-const SWEEP: Duration = Duration::from_secs(1);
 
 /// How soon a log that could not be read is tried again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -76,6 +73,8 @@ pub(crate) struct Tailer {
     pub(crate) health: Arc<Health>,
     /// What wakes it.
     pub(crate) bell: Arc<Bell>,
+    /// How often the log is read without a ring.
+    pub(crate) sweep_interval: Duration,
     /// The size of the window, in bytes.
     pub(crate) window_bytes: usize,
     /// Where it says up to which id it has read.
@@ -96,7 +95,7 @@ impl Tailer {
                         info!(lost_for_ms = at.elapsed().as_millis(), "the log can be read again");
                     }
                     self.health.log_is_read();
-                    SWEEP
+                    self.sweep_interval
                 }
                 Err(error) => {
                     // Once, and not four times a second.

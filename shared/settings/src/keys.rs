@@ -200,6 +200,17 @@ pub const KEYS: &[Key] = &[
         secret: false,
     },
     Key {
+        name: "sweep_interval",
+        variable: "EVERPOLL_SWEEP_INTERVAL",
+        default: "1s",
+        form: "seconds, or a number with ms, s, m or h, 100ms to 1h",
+        meaning: "How often the daemon reads the log although nothing woke it up: the latest that an event comes when wake-ups \
+                  are lost.",
+        advice: "Too low: statements for nothing. Too high: while wake-ups are lost, events come as late as this; longer \
+                 than a few seconds is only good for seeing whether wake-ups come.",
+        secret: false,
+    },
+    Key {
         name: "connections_max",
         variable: "EVERPOLL_CONNECTIONS_MAX",
         default: "20000",

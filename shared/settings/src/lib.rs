@@ -72,6 +72,8 @@ pub struct Settings {
     pub retain_count: Option<u64>,
     /// Memory for the newest events in the daemon, bytes. Default: 64 MiB.
     pub window_bytes: u64,
+    /// How often the daemon reads the log without a wake-up, 100 ms–1 h. Default: 1 s.
+    pub sweep_interval: Duration,
     /// Most connections that a program holds at once. Default: 20,000.
     pub connections_max: u32,
     /// How long a request's head may take to arrive, 1–300 s. Default: 10 s.
@@ -129,6 +131,7 @@ impl Default for Settings {
             retain_for: Some(Duration::from_secs(7 * 24 * 3600)),
             retain_count: None,
             window_bytes: 64 * 1024 * 1024,
+            sweep_interval: Duration::from_secs(1),
             connections_max: 20_000,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(125),
@@ -282,6 +285,7 @@ impl Settings {
             window_bytes: sources
                 .take("window_bytes", bytes(64 << 10, 64 << 30, "64MiB"))
                 .unwrap_or(is.window_bytes),
+            sweep_interval: sources.take("sweep_interval", sweep).unwrap_or(is.sweep_interval),
             connections_max: sources
                 .take("connections_max", number("connections", 1, 1_000_000, 20_000))
                 .unwrap_or(is.connections_max),

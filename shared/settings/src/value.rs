@@ -27,6 +27,36 @@ pub(crate) fn seconds(low: u32, high: u32, example: u32) -> impl Fn(&str) -> Res
     move |text| number(text).map(|seconds| Duration::from_secs(seconds.into()))
 }
 
+/// A duration from `low` to `high`: seconds, or a number with `ms`, `s`, `m` or `h`. `range` names both ends.
+pub(crate) fn duration(
+    low: Duration,
+    high: Duration,
+    range: &str,
+    example: &str,
+) -> impl Fn(&str) -> Result<Duration, String> {
+    move |text| {
+        let advice = format!("give seconds or a number with ms, s, m or h, {range}, such as {example}");
+        let (number, unit) = split_unit(text);
+        let factor = match unit {
+            "ms" => 1,
+            "" | "s" => 1000,
+            "m" => 60 * 1000,
+            "h" => 3600 * 1000,
+            _ => return Err(format!("is not a duration; {advice}")),
+        };
+        let number = digits(number).ok_or_else(|| format!("is not a duration; {advice}"))?;
+        let duration = number.checked_mul(factor).map(Duration::from_millis);
+        duration
+            .filter(|duration| (low..=high).contains(duration))
+            .ok_or_else(|| format!("is out of range; {advice}"))
+    }
+}
+
+/// How often the log is read without a wake-up.
+pub(crate) fn sweep(text: &str) -> Result<Duration, String> {
+    duration(Duration::from_millis(100), Duration::from_secs(3600), "100ms to 1h", "1s")(text)
+}
+
 /// How long something stays: seconds, or a number with `s`, `m`, `h` or `d`; `none` or 0 is for ever.
 pub(crate) fn age(text: &str) -> Result<Option<Duration>, String> {
     const ADVICE: &str = "give seconds or a number with s, m, h or d, such as 7d, or none for ever";
@@ -183,6 +213,20 @@ mod tests {
         assert_eq!(age("0"), Ok(None));
         for wrong in ["", "-1", "+7", "7w", "d", "1.5h", "7 d d", "99999999999999999999d", "36501d"] {
             assert!(age(wrong).unwrap_err().contains("such as 7d"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn duration_may_be_shorter_than_a_second() {
+        assert_eq!(sweep("100ms"), Ok(Duration::from_millis(100)));
+        assert_eq!(sweep("1"), Ok(Duration::from_secs(1)));
+        assert_eq!(sweep("1500 ms"), Ok(Duration::from_millis(1500)));
+        assert_eq!(sweep("60m"), Ok(Duration::from_secs(3600)));
+        for wrong in ["0", "99ms", "61m", "2h", "99999999999999999999s"] {
+            assert!(sweep(wrong).unwrap_err().starts_with("is out of range; give seconds or"), "{wrong}");
+        }
+        for wrong in ["", "s", "0.5", "0.5s", "-1", "1d", "1 s s"] {
+            assert!(sweep(wrong).unwrap_err().ends_with("100ms to 1h, such as 1s"), "{wrong}");
         }
     }
 
