@@ -14,6 +14,7 @@ mod serve;
 mod tail;
 mod trim;
 mod up;
+mod verify;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -52,6 +53,7 @@ enum Command {
     Tail(tail::Arguments),
     Trim(trim::Arguments),
     Migrate(migrate::Arguments),
+    Verify(verify::Arguments),
     /// Answer requests as CGI or FastCGI, as everpoll-fallback does
     ///
     /// The same program as everpoll-fallback, for machines where only one binary is installed. All that follows is passed
@@ -109,6 +111,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Tail(arguments) => tail::run(&arguments, config),
         Command::Trim(arguments) => trim::run(&arguments, config),
         Command::Migrate(arguments) => migrate::run(&arguments, config),
+        Command::Verify(arguments) => verify::run(arguments, config),
         Command::Fallback { arguments } => return serve::fallback(arguments, config),
         Command::Settings => print(everpoll_settings::describe().trim_end()),
         Command::UpGuardian => {

@@ -1,0 +1,247 @@
+//! Publishers: each publishes one event after the other at its share of the rate, and writes down what it was told.
+//!
+//! When nobody knows whether an event is in the log, every other publisher does as a careful application: it publishes the
+//! event again with the same key until it is told. The others give up, so that such events are tested as well: they come to
+//! all or to none.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use everpoll_log::{Log, LogError, Options};
+use everpoll_protocol::NewEvent;
+use http_body_util::Full;
+use hyper::Request;
+use serde::Deserialize;
+use tokio::sync::watch;
+
+use crate::PlanError;
+use crate::client::{Connection, Reply, World};
+use crate::ledger::{KIND, Told};
+
+/// How long a publish may take: commits wait for one another, and a database may be gone for a moment.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Pause before an event that was not taken is published again.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// Where a publisher says that it is refused for good.
+pub(crate) type Refusals = watch::Sender<Option<PlanError>>;
+
+/// When the next event is due.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    interval: Duration,
+    due: Instant,
+}
+
+impl Pace {
+    /// A share of the rate, and a first event within one interval.
+    pub(crate) fn new(rate: f64, publishers: u32, number: u32) -> Self {
+        let interval = Duration::from_secs_f64(f64::from(publishers) / rate);
+        Self { interval, due: Instant::now() + interval * number / publishers }
+    }
+
+    /// How long to wait for the next event. What could not be published in time is not made up for: that would be another
+    /// rate.
+    fn next(&mut self) -> Duration {
+        let now = Instant::now();
+        let wait = self.due.saturating_duration_since(now);
+        self.due = self.due.max(now) + self.interval;
+        wait
+    }
+}
+
+/// What came of one try.
+enum Try {
+    Taken(u64),
+    /// It is not in the log.
+    NotTaken,
+    /// It may be.
+    Unknown,
+    /// It never will be.
+    Refused(String),
+}
+
+/// Publishes over HTTP.
+#[derive(Debug)]
+pub(crate) struct HttpPublisher {
+    pub(crate) world: Arc<World>,
+    pub(crate) key: Option<String>,
+    pub(crate) careful: bool,
+    pub(crate) target: usize,
+    pub(crate) connection: Option<Connection>,
+}
+
+impl HttpPublisher {
+    /// Publishes until `stopped`.
+    pub(crate) async fn run(
+        mut self,
+        mut pace: Pace,
+        channels: impl Fn() -> u32,
+        stopped: Arc<AtomicBool>,
+        refusals: Refusals,
+    ) {
+        while !stopped.load(Ordering::Relaxed) {
+            tokio::time::sleep(pace.next()).await;
+            if stopped.load(Ordering::Relaxed) {
+                return;
+            }
+            let n = self.world.ledger.announce(channels(), false);
+            let end = Instant::now() + PATIENCE * 4;
+            if let Err(refused) = self.publish(n, end).await {
+                refusals.send_replace(Some(refused));
+                return;
+            }
+        }
+    }
+
+    /// Publishes one event, until it is taken, given up, or `end`.
+    pub(crate) async fn publish(&mut self, n: usize, end: Instant) -> Result<Told, PlanError> {
+        while Instant::now() < end {
+            match self.try_once(n).await {
+                Try::Taken(id) => {
+                    self.world.ledger.acknowledge(n, id);
+                    return Ok(Told::Acknowledged);
+                }
+                Try::Refused(why) => return Err(PlanError::Refused(why)),
+                Try::Unknown if !self.careful => return Ok(Told::Unknown),
+                Try::Unknown | Try::NotTaken => {
+                    self.connection = None;
+                    self.target = (self.target + 1) % self.world.targets.len();
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+        Ok(Told::Unknown)
+    }
+
+    async fn try_once(&mut self, n: usize) -> Try {
+        let ledger = &self.world.ledger;
+        let body: Bytes = format!(
+            r#"{{"channel":"{}","type":"{KIND}","data":{},"key":"{}"}}"#,
+            ledger.channel_of(n),
+            ledger.payload(n),
+            ledger.key(n)
+        )
+        .into();
+        let target = self.world.targets[self.target].clone();
+        let request = || {
+            let request = Request::post(target.path("/publish"))
+                .header("host", target.authority())
+                .header("content-type", "application/json");
+            let request = match &self.key {
+                Some(key) => request.header("authorization", format!("Bearer {key}")),
+                None => request,
+            };
+            request.body(Full::new(body.clone())).expect("the key was checked with the settings")
+        };
+        let sent = Connection::send(&mut self.connection, &target, request, PATIENCE).await;
+        let reply = match sent {
+            Ok(response) => Reply::read(response, PATIENCE).await,
+            Err(failure) => Err(failure),
+        };
+        match reply {
+            Ok(reply) => judge(&reply),
+            Err(failure) if failure.is_before_sending() => Try::NotTaken,
+            Err(_) => Try::Unknown,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Taken {
+    ids: Vec<u64>,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    code: String,
+    #[serde(default)]
+    detail: String,
+}
+
+fn judge(reply: &Reply) -> Try {
+    if reply.status == 201 {
+        let taken: Option<Taken> = serde_json::from_slice(&reply.body).ok();
+        return taken.and_then(|taken| taken.ids.first().copied()).map_or(Try::Unknown, Try::Taken);
+    }
+    let problem: Option<Problem> = serde_json::from_slice(&reply.body).ok();
+    match (reply.status, problem) {
+        (_, Some(problem)) if problem.code == "outcome_unknown" => Try::Unknown,
+        (400..408 | 410..429, Some(problem)) => {
+            Try::Refused(format!("publishing is refused ({}): {}", problem.code, problem.detail))
+        }
+        // Everpoll's own word that it is not in the log, or somebody's in between, who does not know.
+        (_, Some(_)) => Try::NotTaken,
+        (429, None) => Try::NotTaken,
+        _ => Try::Unknown,
+    }
+}
+
+/// Publishes in transactions of the database.
+pub(crate) struct SqlPublisher {
+    pub(crate) world: Arc<World>,
+    pub(crate) careful: bool,
+    log: Log,
+}
+
+impl SqlPublisher {
+    /// Checks the URL.
+    pub(crate) fn new(world: &Arc<World>, url: &str, careful: bool) -> Result<Self, PlanError> {
+        let options = Options {
+            application_name: "everpoll verify".to_owned(),
+            statement_timeout: PATIENCE,
+            ..Options::default()
+        };
+        let log = Log::new(url, options).map_err(|error| PlanError::Wrong(error.to_string()))?;
+        Ok(Self { world: world.clone(), careful, log })
+    }
+
+    /// Publishes until `stopped`.
+    pub(crate) fn run(
+        mut self,
+        mut pace: Pace,
+        channels: impl Fn() -> u32,
+        stopped: &AtomicBool,
+        refusals: &Refusals,
+    ) {
+        while !stopped.load(Ordering::Relaxed) {
+            std::thread::sleep(pace.next());
+            if stopped.load(Ordering::Relaxed) {
+                return;
+            }
+            let n = self.world.ledger.announce(channels(), false);
+            if let Err(refused) = self.publish(n, || stopped.load(Ordering::Relaxed)) {
+                refusals.send_replace(Some(refused));
+                return;
+            }
+        }
+    }
+
+    /// Publishes one event, until it is taken, given up, or `given_up` says so.
+    pub(crate) fn publish(&mut self, n: usize, given_up: impl Fn() -> bool) -> Result<Told, PlanError> {
+        let ledger = &self.world.ledger;
+        let event =
+            NewEvent::parse(&ledger.channel_of(n), KIND, &ledger.payload(n), Some(&ledger.key(n)), None)
+                .map_err(|error| PlanError::Wrong(error.to_string()))?;
+        loop {
+            let unknown = match self.log.publish(std::slice::from_ref(&event)) {
+                Ok(ids) => {
+                    if let Some(id) = ids.first() {
+                        ledger.acknowledge(n, *id);
+                    }
+                    return Ok(Told::Acknowledged);
+                }
+                Err(LogError::OutcomeUnknown { .. }) => true,
+                Err(LogError::Unavailable { .. } | LogError::Full { .. }) => false,
+                Err(error) => return Err(PlanError::Refused(format!("publishing is refused: {error}"))),
+            };
+            if unknown && !self.careful || given_up() {
+                return Ok(Told::Unknown);
+            }
+            std::thread::sleep(AGAIN);
+        }
+    }
+}
