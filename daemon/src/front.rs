@@ -38,16 +38,24 @@ const LAST_CONNECTIONS: (Duration, Duration) = (Duration::from_millis(50), Durat
 /// How long a new connection may take to begin its request once the daemon stops.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// Accepts connections until the daemon stops.
-pub(crate) async fn accept(listener: Listener, server: Arc<Server>) {
-    let mut stopped = server.stop.subscribe();
+/// Accepts connections until the daemon stops. Returns whether another daemon listens there then.
+pub(crate) async fn accept(mut listener: Listener, server: Arc<Server>) -> bool {
+    accept_all(&mut listener, &server).await;
+    listener.close().await
+}
+
+async fn accept_all(listener: &mut Listener, server: &Arc<Server>) {
+    let mut closing = server.closing.subscribe();
     let mut full = false;
     let mut stops_at = None;
     loop {
         let accepted = match stops_at {
             None => tokio::select! {
                 accepted = listener.accept() => accepted,
-                _ = stopped.wait_for(|stopped| *stopped) => {
+                _ = closing.wait_for(|closing| *closing) => {
+                    if !listener.close_door() {
+                        return;
+                    }
                     stops_at = Some(Instant::now() + LAST_CONNECTIONS.1);
                     continue;
                 }
@@ -65,7 +73,7 @@ pub(crate) async fn accept(listener: Listener, server: Arc<Server>) {
                         warn!(open, "too many connections: new ones are sent away; raise connections_max");
                         full = true;
                     }
-                    send_away(&stream, &server);
+                    send_away(&stream, server);
                     continue;
                 }
                 full &= open * 10 > server.patience.connections_max * 9;

@@ -119,10 +119,14 @@ impl Hub {
 
     /// Wakes everybody.
     pub(crate) fn wake_all(&self, why: Wake) {
-        let all: Vec<_> = lock(&self.channels).values().flat_map(Waiters::present).collect();
-        for waiter in all {
+        for waiter in self.everybody() {
             waiter.wake(why);
         }
+    }
+
+    /// All who wait now; whoever waits for several channels is among them as often.
+    pub(crate) fn everybody(&self) -> Vec<Arc<Waiter>> {
+        lock(&self.channels).values().flat_map(Waiters::present).collect()
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::catch_up::CatchUp;
 use crate::health::Health;
-use crate::hub::{Hub, Wake, lock};
+use crate::hub::{Hub, Waiter, Wake, lock};
 use crate::pages::Pages;
 use crate::publish::Publishing;
 use crate::replies::Replies;
@@ -55,6 +55,10 @@ pub(crate) struct Server {
     /// Requests that are read but not answered yet.
     pub(crate) busy: AtomicUsize,
     draining: AtomicBool,
+    /// Whether another daemon serves those who leave this one.
+    has_successor: AtomicBool,
+    /// Ends accepting.
+    pub(crate) closing: watch::Sender<bool>,
     /// Closes idle connections once the daemon stops.
     pub(crate) stop: watch::Sender<bool>,
     steering: Steering,
@@ -90,6 +94,8 @@ impl Server {
             connections: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
+            has_successor: AtomicBool::new(false),
+            closing: watch::Sender::new(false),
             stop: watch::Sender::new(false),
             steering: Steering::default(),
             networks: Mutex::default(),
@@ -128,6 +134,10 @@ impl Server {
 
     /// Turns a delay into seconds.
     pub(crate) fn reconnect_in(&self, reconnect: Reconnect) -> u32 {
+        // They are answered one after the other then, so each may come at once: that is how nobody is late.
+        if reconnect == Reconnect::Drain && self.has_successor.load(Ordering::Relaxed) {
+            return 0;
+        }
         self.steering.reconnect_in(reconnect, self.load(), || self.random())
     }
 
@@ -149,9 +159,21 @@ impl Server {
 
     /// From now on nothing is held any more; all that is held is answered.
     pub(crate) fn drain(&self) {
+        self.begin_drain();
+        self.hub.wake_all(Wake::Drain);
+    }
+
+    /// From now on nothing is held any more, and clients that leave find another daemon at the same address. Returns all who
+    /// are to be woken.
+    pub(crate) fn hand_over(&self) -> Vec<Arc<Waiter>> {
+        self.has_successor.store(true, Ordering::SeqCst);
+        self.begin_drain();
+        self.hub.everybody()
+    }
+
+    fn begin_drain(&self) {
         self.health.draining();
         self.draining.store(true, Ordering::SeqCst);
-        self.hub.wake_all(Wake::Drain);
     }
 }
 

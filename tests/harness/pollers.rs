@@ -8,9 +8,10 @@
 //! The clients are tasks on a runtime of their own, so that the test itself stays plain, blocking code.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
@@ -35,6 +36,10 @@ pub struct Poller {
     pub query: String,
     /// The longest time that it obeys `x-ps-reconnect-in`. A test that has ten seconds cannot wait for 30.
     pub reconnect_cap: Duration,
+    /// Whether it stays away as long as the browser client does when it fails; otherwise it comes back very soon.
+    pub backs_off: bool,
+    /// The address that it connects from; TCP has some 28,000 ports for each.
+    pub from: Option<IpAddr>,
 }
 
 /// What one client got.
@@ -78,6 +83,10 @@ struct Shared {
     stopping: AtomicBool,
     stopped: Notify,
     tally: Mutex<Tally>,
+    /// Milliseconds, of each event whose data say when it was `sent`.
+    lateness: Mutex<Vec<u32>>,
+    /// When somebody tried to connect, in milliseconds since 1970.
+    attempts: Mutex<Vec<u64>>,
 }
 
 /// What all clients together saw.
@@ -89,6 +98,21 @@ pub struct Tally {
     pub errors: BTreeMap<String, u64>,
     /// The first reply that was not 200.
     pub first_bad_reply: Option<Reply>,
+    /// Replies by the seconds after which the client was told to come back.
+    pub delays: BTreeMap<u64, u64>,
+}
+
+/// How late events were.
+#[derive(Clone, Copy, Debug)]
+pub struct Lateness {
+    /// How many events were looked at.
+    pub events: usize,
+    /// Half of them were not later.
+    pub p50: Duration,
+    /// 99 of 100 were not later.
+    pub p99: Duration,
+    /// The latest.
+    pub max: Duration,
 }
 
 impl Poller {
@@ -101,6 +125,8 @@ impl Poller {
             cursor: cursor.to_string(),
             query: String::new(),
             reconnect_cap: Duration::from_secs(60),
+            backs_off: false,
+            from: None,
         }
     }
 
@@ -122,6 +148,20 @@ impl Poller {
     #[must_use]
     pub fn reconnect_cap(mut self, cap: Duration) -> Self {
         self.reconnect_cap = cap;
+        self
+    }
+
+    /// Lets it stay away as long as the browser client does when it fails.
+    #[must_use]
+    pub fn backing_off(mut self) -> Self {
+        self.backs_off = true;
+        self
+    }
+
+    /// Connects from this address.
+    #[must_use]
+    pub fn from(mut self, address: impl Into<IpAddr>) -> Self {
+        self.from = Some(address.into());
         self
     }
 
@@ -231,6 +271,23 @@ impl Pollers {
         lock(&self.shared.tally).clone()
     }
 
+    /// How late the events were whose data have `sent`, in microseconds since 1970 by the clock of this machine; `None` when
+    /// there was none.
+    pub fn lateness(&self) -> Option<Lateness> {
+        let mut all = lock(&self.shared.lateness).clone();
+        all.sort_unstable();
+        let at = |thousandths: usize| {
+            let index = (all.len() * thousandths / 1000).min(all.len().saturating_sub(1));
+            Duration::from_millis(all[index].into())
+        };
+        (!all.is_empty()).then(|| Lateness { events: all.len(), p50: at(500), p99: at(990), max: at(1000) })
+    }
+
+    /// When somebody tried to connect, in milliseconds since 1970, in no order. Forgotten once they are told.
+    pub fn take_attempts(&self) -> Vec<u64> {
+        std::mem::take(&mut *lock(&self.shared.attempts))
+    }
+
     /// What each client got so far.
     pub fn readings(&self) -> Vec<Reading> {
         self.clients.iter().map(|client| lock(&client.reading).clone()).collect()
@@ -252,6 +309,12 @@ impl Pollers {
         });
         (self.readings(), self.tally())
     }
+}
+
+/// The wall clock, in microseconds since 1970: what a publisher writes into `sent`.
+pub fn clock() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -54,6 +54,23 @@ impl Process {
         Self::launch(name, command, log)
     }
 
+    /// Like [`start`](Self::start), with these as descriptors 0 and 1; only what it writes to the other output is logged.
+    ///
+    /// # Panics
+    /// When the program cannot be started.
+    #[track_caller]
+    pub fn start_with(
+        name: &str,
+        mut command: Command,
+        directory: &Path,
+        input: impl Into<Stdio>,
+        output: impl Into<Stdio>,
+    ) -> Self {
+        let log = directory.join(format!("{name}.log"));
+        command.stdin(input).stdout(output).stderr(append(&log));
+        Self::launch(name, command, log)
+    }
+
     #[track_caller]
     fn spawn(name: &str, mut command: Command, log: PathBuf) -> Self {
         command.stdin(Stdio::null());

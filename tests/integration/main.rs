@@ -66,6 +66,8 @@ mod pages_site;
 mod parity;
 /// What a poll asks for and gets: cursors, channels, batches, forms.
 mod poll;
+/// Daemons that take each other's place.
+mod rolling;
 /// One log with both programs on it.
 mod site;
 /// All ways of publishing, behind one function.

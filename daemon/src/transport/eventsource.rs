@@ -56,7 +56,8 @@ async fn end(stream: &Stream, server: &Server, feed: &Feed<'_>, why: Ended) {
         Ended::ShortPoll | Ended::Failed(_) => Reconnect::ShortPoll,
     });
     let mut last = Vec::new();
-    feed.wire().write_retry(reconnect_in * 1000, &mut last);
+    // A browser keeps it for all later breaks of the connection, so it is never 0.
+    feed.wire().write_retry(reconnect_in.max(1) * 1000, &mut last);
     last.extend(feed.written(&feed.end(why, reconnect_in)));
     let _ = send(stream, server, &last).await;
 }

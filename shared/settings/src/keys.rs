@@ -38,6 +38,17 @@ pub const KEYS: &[Key] = &[
         secret: false,
     },
     Key {
+        name: "reuse_port",
+        variable: "EVERPOLL_REUSE_PORT",
+        default: "false",
+        form: "true or false",
+        meaning: "Whether a daemon may take the place of one that listens at the same address, once its window is filled. The \
+                  old one goes on until it is told to stop, and then hands its clients over.",
+        advice: "For restarts that nobody notices. On a TCP port all of them must set it and run as one user. Without it, a \
+                 second daemon at the address is a mistake, and ends with an error.",
+        secret: false,
+    },
+    Key {
         name: "socket_mode",
         variable: "EVERPOLL_SOCKET_MODE",
         default: "0660",
@@ -246,6 +257,17 @@ pub const KEYS: &[Key] = &[
         form: "seconds, 1 to 3600",
         meaning: "How long a client may take nothing of its reply.",
         advice: "Too low: clients on bad lines are cut off. Too high: clients that stopped reading hold memory.",
+        secret: false,
+    },
+    Key {
+        name: "ghost_timeout",
+        variable: "EVERPOLL_GHOST_TIMEOUT",
+        default: "30",
+        form: "seconds, 5 to 3600",
+        meaning: "How long a TCP client may not acknowledge what it was sent, and after how much silence it is probed. \
+                  Clients that vanished without a word are noticed after twice this at most.",
+        advice: "Too low: clients whose network is away for a moment are cut off. Too high: ghosts hold connections and the \
+                 place of their browser. Behind a web server it is that server's affair.",
         secret: false,
     },
     Key {

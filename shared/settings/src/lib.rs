@@ -40,6 +40,8 @@ pub const MIN_BODY_BYTES: u64 = 1024 * 1024 + 64 * 1024;
 pub struct Settings {
     /// Where the daemon listens. Default: 127.0.0.1:8377.
     pub listen: Listen,
+    /// Whether a daemon may take the place of another at the same address. Default: no.
+    pub reuse_port: bool,
     /// Permissions of a unix socket that a program makes, 0–0o777. Default: 0o660.
     pub socket_mode: u32,
     /// Where the log is. Default: `sqlite:./everpoll.db`.
@@ -82,6 +84,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// How long a client may take nothing of a reply, 1–3600 s. Default: 30 s.
     pub write_timeout: Duration,
+    /// How long a TCP client may not acknowledge what it was sent, 5–3600 s. Default: 30 s.
+    pub ghost_timeout: Duration,
     /// How long a stopping program waits for the requests in hand, 0–3600 s. Default: 10 s.
     pub drain_timeout: Duration,
     /// Largest body of `POST /publish`, bytes, at least [`MIN_BODY_BYTES`]. Default: 8 MiB.
@@ -115,6 +119,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: Listen::Tcp { host: "127.0.0.1".into(), port: 8377 },
+            reuse_port: false,
             socket_mode: 0o660,
             database_url: DatabaseUrl::new("sqlite:./everpoll.db"),
             database_connections: 4,
@@ -136,6 +141,7 @@ impl Default for Settings {
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(125),
             write_timeout: Duration::from_secs(30),
+            ghost_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
             body_max: 8 * 1024 * 1024,
             log: "info".into(),
@@ -261,6 +267,7 @@ impl Settings {
         let access = sources.take("access", access);
         Self {
             listen: sources.take("listen", Listen::parse).unwrap_or(is.listen),
+            reuse_port: sources.take("reuse_port", flag).unwrap_or(is.reuse_port),
             socket_mode: sources.take("socket_mode", mode).unwrap_or(is.socket_mode),
             database_url: sources.take("database_url", DatabaseUrl::parse).unwrap_or(is.database_url),
             database_connections: sources
@@ -292,6 +299,7 @@ impl Settings {
             head_timeout: sources.take("head_timeout", seconds(1, 300, 10)).unwrap_or(is.head_timeout),
             idle_timeout: sources.take("idle_timeout", seconds(1, 3600, 125)).unwrap_or(is.idle_timeout),
             write_timeout: sources.take("write_timeout", seconds(1, 3600, 30)).unwrap_or(is.write_timeout),
+            ghost_timeout: sources.take("ghost_timeout", seconds(5, 3600, 30)).unwrap_or(is.ghost_timeout),
             drain_timeout: sources.take("drain_timeout", seconds(0, 3600, 10)).unwrap_or(is.drain_timeout),
             body_max: sources
                 .take("body_max", bytes(MIN_BODY_BYTES, 256 << 20, "8MiB"))

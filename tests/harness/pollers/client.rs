@@ -1,14 +1,15 @@
 //! One client: asks, takes what comes, and comes back.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
-use super::{Client, Poller, Shared, lock};
+use super::{Client, Poller, Shared, clock, lock};
 use crate::http::{Address, Reply, ReplyParser};
 
 /// One client, until it is stopped.
@@ -29,10 +30,12 @@ pub(super) async fn run(poller: Poller, client: Arc<Client>, shared: Arc<Shared>
 async fn poll_for_ever(poller: &Poller, client: &Client, shared: &Shared) {
     let mut connection = None;
     let mut cursor = poller.cursor.clone();
+    let mut failures = 0;
     for number in 0.. {
         let request = poller.request(&cursor, number);
-        let pause = match exchange(&mut connection, &poller.address, &request, client).await {
+        let pause = match exchange(&mut connection, poller, &request, client, shared).await {
             Ok(reply) => {
+                failures = 0;
                 if !reply.keeps_connection() {
                     connection = None;
                 }
@@ -41,8 +44,9 @@ async fn poll_for_ever(poller: &Poller, client: &Client, shared: &Shared) {
             Err(error) => {
                 connection = None;
                 *lock(&shared.tally).errors.entry(error.to_string()).or_default() += 1;
+                failures += 1;
                 // Whoever is refused comes back soon, but not in a tight loop.
-                Duration::from_millis(100)
+                if poller.backs_off { backoff(failures) } else { Duration::from_millis(100) }
             }
         };
         if !pause.is_zero() {
@@ -51,10 +55,20 @@ async fn poll_for_ever(poller: &Poller, client: &Client, shared: &Shared) {
     }
 }
 
+/// How long the browser client stays away after so many failures in a row: as `backoff` in `everpoll.js`.
+fn backoff(failures: u32) -> Duration {
+    let ceiling = (500_u64 << failures.min(7)).min(60_000);
+    let random = RandomState::new().hash_one(failures) % 1000;
+    Duration::from_millis(ceiling - ceiling * random / 4000)
+}
+
 /// Writes down a reply and says how long to stay away.
 fn take(reply: &Reply, client: &Client, shared: &Shared, cursor: &mut String) -> Duration {
     *lock(&shared.tally).statuses.entry(reply.status).or_default() += 1;
     let reconnect = || reply.header("x-ps-reconnect-in").and_then(|seconds| seconds.parse().ok());
+    if let Some(seconds) = reconnect() {
+        *lock(&shared.tally).delays.entry(seconds).or_default() += 1;
+    }
     let events = if reply.status == 200 { reply.try_events() } else { None };
     let next = reply.header("x-ps-cursor").and_then(|next| next.parse::<u64>().ok());
     let (Some(events), Some(seconds), Some(next)) = (events, reconnect(), next) else {
@@ -73,6 +87,10 @@ fn take(reply: &Reply, client: &Client, shared: &Shared, cursor: &mut String) ->
         reading.last_news = Some(Instant::now());
     }
     for event in events {
+        if let Some(sent) = event.data["sent"].as_u64() {
+            let late = clock().saturating_sub(sent) / 1000;
+            lock(&shared.lateness).push(u32::try_from(late).unwrap_or(u32::MAX));
+        }
         if event.kind == "everpoll:gap" {
             reading.gaps += 1;
         } else {
@@ -91,9 +109,10 @@ enum Connection {
 /// Sends a request, on the connection that is there or a new one, and reads the reply.
 async fn exchange(
     connection: &mut Option<Connection>,
-    address: &Address,
+    poller: &Poller,
     request: &[u8],
     client: &Client,
+    shared: &Shared,
 ) -> io::Result<Reply> {
     if connection.is_some() {
         let result = send_and_read(connection.as_mut().expect("just seen"), request, client).await;
@@ -105,9 +124,17 @@ async fn exchange(
             other => return other,
         }
     }
-    let fresh = match address {
+    lock(&shared.attempts).push(clock() / 1000);
+    let fresh = match &poller.address {
         Address::Tcp(address) => {
-            let stream = TcpStream::connect(address).await?;
+            let stream = match poller.from {
+                Some(from) => {
+                    let socket = TcpSocket::new_v4()?;
+                    socket.bind((from, 0).into())?;
+                    socket.connect(*address).await?
+                }
+                None => TcpStream::connect(address).await?,
+            };
             stream.set_nodelay(true)?;
             Connection::Tcp(stream, ReplyParser::default())
         }
