@@ -188,8 +188,10 @@ fn through(mode: Mode, daemon: &Daemon) {
     );
     // Truncation has nothing to do with time, and nothing can be learned about it.
     if !matches!(mode, Mode::Truncate(_)) {
+        // A browser keeps two connections, which a black hole swallows both: the second is found dead by the next request.
+        let most = if matches!(mode, Mode::Blackhole(_)) { 4 } else { 2 };
         assert!(
-            failed.iter().all(|count| *count <= 2),
+            failed.iter().all(|count| *count <= most),
             "{mode:?}: {failed:?} requests failed, and nothing learned"
         );
     }
