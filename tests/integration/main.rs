@@ -38,6 +38,8 @@ mod drain;
 mod eventsource;
 /// Programs that die in front of a thousand pages.
 mod failover;
+/// Everything breaks, in random order.
+mod faults;
 /// Clients that others wrote, while all that can break breaks.
 mod foreign;
 /// HTTP itself: methods, sizes, versions, kept connections, slow clients.
@@ -70,6 +72,8 @@ mod poll;
 mod rolling;
 /// One log with both programs on it.
 mod site;
+/// The checker: what it finds, and what it does not.
+mod verify;
 /// All ways of publishing, behind one function.
 mod ways;
 /// What a WebSocket gets, and every frame that a client may or may not send.

@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const BEGIN: Duration = Duration::from_secs(20);
 
 /// How many publish over HTTP at once, and how many in SQL.
-const PUBLISHERS: u32 = 4;
+const PUBLISHERS: u32 = 8;
 
 /// Most clients that connect in one tenth of a second, so that the run does not begin with a storm of its own.
 const AT_ONCE: usize = 200;
@@ -101,7 +101,12 @@ async fn carry_out(
     let seconds = began.elapsed().as_secs();
     done.store(true, Ordering::SeqCst);
     // What is broken is mended first.
-    let _ = tokio::task::spawn_blocking(move || breaking.map(std::thread::JoinHandle::join)).await;
+    let broke =
+        tokio::task::spawn_blocking(move || breaking.is_none_or(|thread| thread.join().is_ok())).await;
+    if !broke.unwrap_or(false) {
+        let mut errors = struck.errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        errors.push("the thread that breaks things panicked".to_owned());
+    }
     world.ledger.enter(None);
     let refusal = refused.borrow_and_update().clone();
     if let Some(refusal) = refusal {

@@ -54,12 +54,11 @@ pub(super) async fn ask(client: &mut Client, transport: Transport) -> Asked {
 
 /// Whether it answers another question than was asked: somebody in between kept it.
 fn stale(asked: &str, answer: &Envelope) -> bool {
-    let (Ok(asked), Ok(answered)) = (asked.parse::<u64>(), answer.cursor.parse::<u64>()) else {
-        return false;
-    };
+    let (Ok(asked), Ok(answered)) = (asked.parse::<u64>(), answer.cursor.parse::<u64>()) else { return false };
+    let first = answer.events.first();
     // A log that was restored goes back, and says so.
-    let gap = answer.events.first().is_some_and(|record| record.data.kind == "everpoll:gap");
-    !gap && answered < asked
+    let gap = first.is_some_and(|record| record.data.kind == "everpoll:gap");
+    !gap && (answered < asked || first.is_some_and(|record| record.id <= asked))
 }
 
 pub(super) fn get(path: &str, authority: &str) -> Request<Full<Bytes>> {
