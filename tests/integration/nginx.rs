@@ -326,6 +326,19 @@ fn publish_that_the_daemon_may_have_done_is_not_done_again() {
 }
 
 #[test]
+fn publish_that_the_fallback_may_have_done_is_not_called_undone() {
+    let nobody = Nobody::new();
+    let code = |fallback: &Address| {
+        let nginx = WebServer::nginx(&nobody.address(), fallback);
+        let reply = http::post_json("/publish", "{}").send(nginx.address());
+        assert_eq!((reply.status, reply.reconnect_in()), (503, 10), "{reply:?}");
+        reply.json()["code"].as_str().map(str::to_owned)
+    };
+    assert_eq!(code(&nobody.address()).as_deref(), Some("unreachable"));
+    assert_eq!(code(Stub::fallback(Act::HangUp).address()).as_deref(), Some("outcome_unknown"));
+}
+
+#[test]
 fn nothing_else_of_the_daemon_is_reachable() {
     let (daemon, fallback) = (daemon(), fallback());
     let nginx = WebServer::nginx(daemon.address(), fallback.address());

@@ -25,7 +25,7 @@ fn plan(url: &str) -> Plan {
     plan.transports = vec![Transport::LongPoll];
     plan.hold = SECOND * 2;
     plan.duration = SECOND * 2;
-    plan.settle = SECOND * 5;
+    plan.settle = SECOND * 30;
     plan.calm = SECOND / 2;
     plan
 }
