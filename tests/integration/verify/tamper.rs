@@ -123,8 +123,10 @@ impl Shared {
             let reply = loop {
                 let length = server.read(&mut some).ok()?;
                 parser.push(&some[..length]);
-                if let Some(reply) = parser.next(false, length == 0).ok()? {
-                    break reply;
+                match parser.next(false, length == 0).ok()? {
+                    Some(reply) => break reply,
+                    None if length == 0 => return None,
+                    None => {}
                 }
             };
             let line = String::from_utf8_lossy(&request);

@@ -54,7 +54,9 @@ pub(super) async fn ask(client: &mut Client, transport: Transport) -> Asked {
 
 /// Whether it answers another question than was asked: somebody in between kept it.
 fn stale(asked: &str, answer: &Envelope) -> bool {
-    let (Ok(asked), Ok(answered)) = (asked.parse::<u64>(), answer.cursor.parse::<u64>()) else { return false };
+    let (Ok(asked), Ok(answered)) = (asked.parse::<u64>(), answer.cursor.parse::<u64>()) else {
+        return false;
+    };
     let first = answer.events.first();
     // A log that was restored goes back, and says so.
     let gap = first.is_some_and(|record| record.data.kind == "everpoll:gap");
