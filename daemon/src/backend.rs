@@ -1,6 +1,6 @@
 //! Everything that talks to the log, and its threads.
 //!
-//! One follows the log, one waits for its wake-ups, one commits what is published over HTTP, one trims, and a few look up
+//! One follows the log, one waits for its wake-ups, one tests these, one commits what is published over HTTP, one trims, and a few look up
 //! what the window does not have. Each has a database connection of its own. All database code is blocking: it is the same
 //! that the fallback uses.
 
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
-use everpoll_log::{Log, Options, Wakeups};
+use everpoll_log::{Log, Options};
 use everpoll_settings::Settings;
 use tokio::sync::watch;
 use tracing::error;
@@ -48,8 +48,9 @@ impl Backend {
         let log = |part: &str| Log::new(url, options(part));
         let window_bytes = usize::try_from(settings.window_bytes).unwrap_or(usize::MAX);
         let window = Arc::new(Mutex::new(Window::new(window_bytes, 0)));
-        let (hub, catch_up, health, bell) =
-            (Arc::default(), Arc::<CatchUp>::default(), Arc::new(Health::new()), Arc::<Bell>::default());
+        let paths = wakeup::paths(settings);
+        let health = Arc::new(Health::new(paths.clone()));
+        let (hub, catch_up, bell) = (Arc::default(), Arc::<CatchUp>::default(), Arc::<Bell>::default());
         let newest = watch::Sender::new(0);
         let (publishing, committer) = publishing(log("publish")?, bell.clone(), newest.subscribe());
         let stopped = Arc::<AtomicBool>::default();
@@ -64,9 +65,18 @@ impl Backend {
             newest,
         };
         spawn("tail", move || tailer.run())?;
-        let wakeups = Wakeups::new(url, options("wake-up"))?;
-        let (ring, stop) = (bell.clone(), stopped.clone());
-        spawn("wake-up", move || wakeup::run(wakeups, &ring, &stop))?;
+        let wakeup::Work { listener, sender, redis } =
+            wakeup::prepare(settings, options, &paths, &bell, &stopped)?;
+        spawn("wake-up", move || listener.run())?;
+        if let Some(sender) = sender {
+            spawn("canary", move || sender.run())?;
+        }
+        if let Some(redis) = redis {
+            tokio::spawn(async move {
+                let _alarm = Alarm;
+                redis.run().await;
+            });
+        }
         let committer = spawn("publish", move || committer.run())?;
         for _ in 0..settings.database_connections {
             let (log, catch_up, window) = (log("catch up")?, catch_up.clone(), window.clone());

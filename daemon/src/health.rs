@@ -1,14 +1,18 @@
 //! Whether the daemon can serve, for whoever watches it.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use everpoll_protocol::Reply;
 
 use crate::hub::lock;
+use crate::wakeup::Path;
 
 /// What `/readyz` tells.
 #[derive(Debug)]
-pub(crate) struct Health(Mutex<State>);
+pub(crate) struct Health {
+    state: Mutex<State>,
+    paths: Vec<Arc<Path>>,
+}
 
 #[derive(Debug)]
 enum State {
@@ -19,9 +23,15 @@ enum State {
 }
 
 impl Health {
-    /// Not ready: the window is not filled yet.
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(State::Starting))
+    /// Not ready: the window is not filled yet. Wake-ups come over `paths`.
+    pub(crate) fn new(paths: Vec<Arc<Path>>) -> Self {
+        Self { state: Mutex::new(State::Starting), paths }
+    }
+
+    /// The paths of wake-ups. Where one is silent, the daemon is ready all the same: the sweep delivers.
+    #[allow(dead_code, reason = "for a page of metrics")]
+    pub(crate) fn paths(&self) -> &[Arc<Path>] {
+        &self.paths
     }
 
     pub(crate) fn log_is_read(&self) {
@@ -37,7 +47,7 @@ impl Health {
     }
 
     fn set(&self, state: State) {
-        let mut now = lock(&self.0);
+        let mut now = lock(&self.state);
         // A daemon that stops never becomes ready again.
         if !matches!(*now, State::Draining) {
             *now = state;
@@ -46,11 +56,13 @@ impl Health {
 
     /// `/readyz`: 200 when polls are served in full, else 503 and why not.
     pub(crate) fn reply(&self, head_only: bool) -> Reply {
-        match &*lock(&self.0) {
-            State::Ready => Reply::health(200, "ready", "the log is followed", head_only),
-            State::Starting => Reply::health(503, "starting", "the window is not filled yet", head_only),
-            State::LogLost(why) => Reply::health(503, "log_unavailable", why, head_only),
-            State::Draining => Reply::health(503, "draining", "the daemon stops", head_only),
+        let paths: Vec<_> = self.paths.iter().map(|path| path.status()).collect();
+        let reply = |status, state, detail: &str| Reply::readiness(status, state, detail, &paths, head_only);
+        match &*lock(&self.state) {
+            State::Ready => reply(200, "ready", "the log is followed"),
+            State::Starting => reply(503, "starting", "the window is not filled yet"),
+            State::LogLost(why) => reply(503, "log_unavailable", why),
+            State::Draining => reply(503, "draining", "the daemon stops"),
         }
     }
 }

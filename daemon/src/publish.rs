@@ -133,7 +133,7 @@ impl Committer {
         }
         match self.log.publish(&events) {
             Ok(ids) => {
-                self.bell.ring();
+                self.bell.ring_and_announce();
                 let mut ids = ids.into_iter();
                 for (job, length) in jobs.into_iter().zip(lengths) {
                     let _ = job.reply.send(Ok(ids.by_ref().take(length).collect()));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use everpoll_log::{Limit, Log, LogError};
 use everpoll_protocol::{Bounds, Record};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use crate::health::Health;
@@ -27,6 +27,7 @@ const TAIL: Limit = Limit { events: 1000, bytes: 4 * 1024 * 1024 };
 pub(crate) struct Bell {
     state: Mutex<Ring>,
     changed: Condvar,
+    announcement: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +41,17 @@ impl Bell {
     pub(crate) fn ring(&self) {
         lock(&self.state).rung = true;
         self.changed.notify_one();
+    }
+
+    /// There is news that this daemon itself committed: other daemons may want to know.
+    pub(crate) fn ring_and_announce(&self) {
+        self.ring();
+        self.announcement.notify_one();
+    }
+
+    /// Waits until there is something to announce, however much. Cancel safe.
+    pub(crate) async fn announced(&self) {
+        self.announcement.notified().await;
     }
 
     /// Ends [`Tailer::run`].

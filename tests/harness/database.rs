@@ -11,8 +11,7 @@ use crate::{TestDir, everpoll, process};
 
 mod postgres;
 
-pub(crate) use postgres::hand_over;
-pub use postgres::{Postgres, tool};
+pub use postgres::{Postgres, hand_over, tool};
 
 /// One database on a PostgreSQL server, dropped with the value.
 #[derive(Debug)]

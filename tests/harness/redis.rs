@@ -93,6 +93,16 @@ impl Redis {
         say(self.port, command).unwrap_or_else(|error| panic!("{} says to {command:?}: {error}", self.name))
     }
 
+    /// Like [`say`](Self::say), where a password must be given first.
+    ///
+    /// # Panics
+    /// When there is no reply, or the reply is an error.
+    #[track_caller]
+    pub fn say_as(&self, password: &str, command: &[&str]) -> String {
+        let said = converse(self.port, &[&["AUTH", password], command]);
+        said.unwrap_or_else(|error| panic!("{} says to {command:?}: {error}", self.name))
+    }
+
     /// Like [`say`](Self::say), for servers that may be away.
     ///
     /// # Errors
@@ -175,14 +185,24 @@ fn launch(name: &str, port: u16, arguments: &[String], directory: &TestDir) -> P
 /// # Errors
 /// When there is no reply within a second, or the reply is an error: the latter as `InvalidData`.
 pub fn say(port: u16, command: &[&str]) -> io::Result<String> {
+    converse(port, &[command])
+}
+
+/// Sends commands over one connection, each after the reply to the one before; returns the last reply.
+fn converse(port: u16, commands: &[&[&str]]) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, port).into(), Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-    let mut request = format!("*{}\r\n", command.len());
-    for part in command {
-        request.push_str(&format!("${}\r\n{part}\r\n", part.len()));
+    let mut replies = BufReader::new(stream.try_clone()?);
+    let mut reply = String::new();
+    for command in commands {
+        let mut request = format!("*{}\r\n", command.len());
+        for part in *command {
+            request.push_str(&format!("${}\r\n{part}\r\n", part.len()));
+        }
+        stream.write_all(request.as_bytes())?;
+        reply = read_reply(&mut replies)?;
     }
-    stream.write_all(request.as_bytes())?;
-    read_reply(&mut BufReader::new(stream))
+    Ok(reply)
 }
 
 /// One reply of the second version of Redis' protocol.

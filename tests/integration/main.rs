@@ -52,6 +52,8 @@ mod gauntlet;
 mod hold;
 /// Internet Explorer's engine: three languages, and requests that behave as nobody would think.
 mod ie;
+/// How late events come, and whether all come.
+mod lateness;
 /// Pages that were written without Everpoll's client, in real browsers.
 mod old_clients;
 /// Another transport for each step, and each event once.
@@ -68,12 +70,16 @@ mod pages_site;
 mod parity;
 /// What a poll asks for and gets: cursors, channels, batches, forms.
 mod poll;
+/// Redis as what wakes the daemon up, and each way in which it fails.
+mod redis;
 /// Daemons that take each other's place.
 mod rolling;
 /// One log with both programs on it.
 mod site;
 /// The checker: what it finds, and what it does not.
 mod verify;
+/// Wake-ups from the database that stop coming.
+mod wakeups;
 /// All ways of publishing, behind one function.
 mod ways;
 /// What a WebSocket gets, and every frame that a client may or may not send.

@@ -16,6 +16,7 @@
 mod address;
 mod error;
 mod postgres;
+mod signal;
 mod sqlite;
 
 use std::time::Duration;
@@ -27,7 +28,8 @@ use everpoll_protocol::{
 use address::Address;
 pub use error::LogError;
 pub use postgres::PostgresLog;
-use postgres::PostgresWakeups;
+use postgres::{PostgresCanary, PostgresWakeups};
+pub use signal::{Key, Signal};
 pub use sqlite::SqliteLog;
 use sqlite::SqliteWakeups;
 
@@ -232,6 +234,17 @@ impl Log {
     }
 }
 
+/// What a connection that waits has heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// The connection is new: hints that came while there was none are lost, so this counts as one.
+    pub connected: bool,
+    /// How many hints came.
+    pub news: u64,
+    /// The newest canary that came.
+    pub canary: Option<u64>,
+}
+
 /// A connection that waits for hints that there is news, made when it is first needed.
 #[derive(Debug)]
 pub struct Wakeups(Waiting);
@@ -250,22 +263,73 @@ impl Wakeups {
     /// [`LogError::Settings`].
     pub fn new(url: &str, options: Options) -> Result<Self, LogError> {
         Ok(Self(match Address::parse(url)? {
-            Address::Postgres(server) => Waiting::Postgres(Box::new(PostgresWakeups::new(*server, options))),
+            Address::Postgres(server) => {
+                Waiting::Postgres(Box::new(PostgresWakeups::new(*server, options, Key::new())))
+            }
             Address::Sqlite(path) => Waiting::Sqlite(Box::new(SqliteWakeups::new(path, options))),
         }))
     }
 
-    /// Waits for a hint, at most `timeout`, and says whether one came. A new connection counts as one: hints that came
-    /// while there was none are lost.
+    /// Waits for a hint, at most `timeout`, and says whether one came. A new connection counts as one.
     ///
     /// # Errors
     ///
     /// As [`Log::read`]. The next call connects again.
     pub fn wait(&mut self, timeout: Duration) -> Result<bool, LogError> {
+        let heard = self.listen(timeout)?;
+        Ok(heard.connected || heard.news > 0)
+    }
+
+    /// Waits for a hint or a canary, at most `timeout`, and says what came.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    pub fn listen(&mut self, timeout: Duration) -> Result<Heard, LogError> {
         match &mut self.0 {
-            Waiting::Postgres(wakeups) => wakeups.wait(timeout),
-            Waiting::Sqlite(wakeups) => wakeups.wait(timeout),
+            Waiting::Postgres(wakeups) => wakeups.listen(timeout),
+            Waiting::Sqlite(wakeups) => wakeups.listen(timeout),
         }
+    }
+
+    /// What sends canaries to this listener over a connection of its own; `None` for SQLite, which looks by itself and needs
+    /// none. The statement timeout of `options` is how long one may take.
+    #[must_use]
+    pub fn canary(&self, options: Options) -> Option<Canary> {
+        match &self.0 {
+            Waiting::Postgres(wakeups) => Some(Canary(wakeups.canary(options))),
+            Waiting::Sqlite(_) => None,
+        }
+    }
+
+    /// Asks why no canary arrives, in words; takes about a second at most.
+    pub fn ask_why_silent(&mut self) -> String {
+        match &mut self.0 {
+            Waiting::Postgres(wakeups) => wakeups.ask_why_silent(),
+            Waiting::Sqlite(_) => String::new(),
+        }
+    }
+
+    /// Throws the connection away; the next call makes a new one.
+    pub fn forget(&mut self) {
+        if let Waiting::Postgres(wakeups) = &mut self.0 {
+            wakeups.forget();
+        }
+    }
+}
+
+/// Sends canaries to a [`Wakeups`], over a connection of its own.
+#[derive(Debug)]
+pub struct Canary(PostgresCanary);
+
+impl Canary {
+    /// Sends one. It changes nothing in the log, and wakes nobody.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::read`]. The next call connects again.
+    pub fn send(&mut self, number: u64) -> Result<(), LogError> {
+        self.0.send(number)
     }
 }
 

@@ -20,7 +20,7 @@ mod wakeups;
 use connection::Connection;
 use failure::Failure;
 pub(crate) use server::Server;
-pub(crate) use wakeups::PostgresWakeups;
+pub(crate) use wakeups::{PostgresCanary, PostgresWakeups};
 
 use crate::{LogError, Options};
 

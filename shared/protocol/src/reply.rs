@@ -224,6 +224,11 @@ impl Reply {
         body.extend_from_slice(b",\"detail\":");
         json::write_string(detail, &mut body);
         body.push(b'}');
+        Self::json(status, body, head_only)
+    }
+
+    /// A reply with this JSON.
+    pub(crate) fn json(status: u16, body: Vec<u8>, head_only: bool) -> Self {
         Self::new(status, JSON, body, head_only)
     }
 

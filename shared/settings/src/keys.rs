@@ -69,12 +69,24 @@ pub const KEYS: &[Key] = &[
         secret: true,
     },
     Key {
+        name: "redis_url",
+        variable: "EVERPOLL_REDIS_URL",
+        default: "none",
+        form: "none, redis://user:password@host:port, unix:/path, redis-sentinel://host,host/master-name, or \
+               redis-cluster://host,host; rediss for TLS",
+        meaning: "Redis, when it is to wake the daemon up beside the database: for publishers that tell their events \
+                  there, and where LISTEN does not work.",
+        advice: "Events are never read from Redis, and it may be away: then they come when the database wakes the daemon \
+                 up, or with the sweep.",
+        secret: true,
+    },
+    Key {
         name: "database_connections",
         variable: "EVERPOLL_DATABASE_CONNECTIONS",
         default: "4",
         form: "connections, 1 to 64",
-        meaning: "Connections that the daemon opens for catching up and for publishing, each on a thread of its own. \
-                  Two more follow the log.",
+        meaning: "Connections that the daemon opens for clients that ask for what is not in memory, each on a thread of its own. \
+                  Five more follow the log, publish, trim, listen for wake-ups, and send canaries.",
         advice: "Too low: clients that come back after hours wait for each other. Too high: they take the database's \
                  connections from the application.",
         secret: false,
@@ -219,6 +231,17 @@ pub const KEYS: &[Key] = &[
                   are lost.",
         advice: "Too low: statements for nothing. Too high: while wake-ups are lost, events come as late as this; longer \
                  than a few seconds is only good for seeing whether wake-ups come.",
+        secret: false,
+    },
+    Key {
+        name: "canary_interval",
+        variable: "EVERPOLL_CANARY_INTERVAL",
+        default: "5s",
+        form: "seconds, or a number with ms, s, m or h, 1s to 1h",
+        meaning: "How often the daemon sends a canary over each path of wake-ups. A path on which none arrives within half of \
+                  that (at least 1s, at most 10s) is silent: it is logged, shown in /readyz, and connected anew.",
+        advice: "Too low: a path is called silent because the database was busy for a moment. Too high: a path that \
+                 delivers nothing is noticed late, and events come with the sweep until then.",
         secret: false,
     },
     Key {

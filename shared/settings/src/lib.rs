@@ -13,6 +13,7 @@
 mod keys;
 mod listen;
 mod problems;
+mod redis;
 mod secret;
 mod source;
 mod value;
@@ -24,6 +25,7 @@ use std::time::Duration;
 pub use keys::{KEYS, Key, describe};
 pub use listen::Listen;
 pub use problems::Problems;
+pub use redis::{RedisLogin, RedisPlace, RedisServers, RedisUrl};
 pub use secret::{DatabaseUrl, Secret};
 
 use everpoll_protocol::{Limits, Origins, Publisher};
@@ -46,6 +48,8 @@ pub struct Settings {
     pub socket_mode: u32,
     /// Where the log is. Default: `sqlite:./everpoll.db`.
     pub database_url: DatabaseUrl,
+    /// Redis, when it is to wake the daemon up as well. Default: `None`.
+    pub redis_url: Option<RedisUrl>,
     /// Connections that the daemon opens for catching up and for publishing, 1–64. Default: 4.
     pub database_connections: u32,
     /// Workers of the fallback, each with a database connection of its own, 1–16. Default: 8.
@@ -76,6 +80,8 @@ pub struct Settings {
     pub window_bytes: u64,
     /// How often the daemon reads the log without a wake-up, 100 ms–1 h. Default: 1 s.
     pub sweep_interval: Duration,
+    /// How often a canary is sent over each path of wake-ups, 1 s–1 h. Default: 5 s.
+    pub canary_interval: Duration,
     /// Most connections that a program holds at once. Default: 20,000.
     pub connections_max: u32,
     /// How long a request's head may take to arrive, 1–300 s. Default: 10 s.
@@ -122,6 +128,7 @@ impl Default for Settings {
             reuse_port: false,
             socket_mode: 0o660,
             database_url: DatabaseUrl::new("sqlite:./everpoll.db"),
+            redis_url: None,
             database_connections: 4,
             fallback_workers: 8,
             hold_max: Duration::from_secs(25),
@@ -137,6 +144,7 @@ impl Default for Settings {
             retain_count: None,
             window_bytes: 64 * 1024 * 1024,
             sweep_interval: Duration::from_secs(1),
+            canary_interval: Duration::from_secs(5),
             connections_max: 20_000,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(125),
@@ -270,6 +278,7 @@ impl Settings {
             reuse_port: sources.take("reuse_port", flag).unwrap_or(is.reuse_port),
             socket_mode: sources.take("socket_mode", mode).unwrap_or(is.socket_mode),
             database_url: sources.take("database_url", DatabaseUrl::parse).unwrap_or(is.database_url),
+            redis_url: sources.take("redis_url", redis).unwrap_or(is.redis_url),
             database_connections: sources
                 .take("database_connections", number("connections", 1, 64, 4))
                 .unwrap_or(is.database_connections),
@@ -293,6 +302,7 @@ impl Settings {
                 .take("window_bytes", bytes(64 << 10, 64 << 30, "64MiB"))
                 .unwrap_or(is.window_bytes),
             sweep_interval: sources.take("sweep_interval", sweep).unwrap_or(is.sweep_interval),
+            canary_interval: sources.take("canary_interval", canary).unwrap_or(is.canary_interval),
             connections_max: sources
                 .take("connections_max", number("connections", 1, 1_000_000, 20_000))
                 .unwrap_or(is.connections_max),

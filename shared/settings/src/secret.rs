@@ -1,4 +1,4 @@
-//! Values that must not appear in diagnostics: the publishing key and the database's password.
+//! Values that must not appear in diagnostics: the publishing key and passwords.
 
 use std::fmt;
 
@@ -10,6 +10,11 @@ pub struct Secret(String);
 const MIN_KEY: usize = 16;
 
 impl Secret {
+    /// Hides a text.
+    pub(crate) fn new(text: String) -> Self {
+        Self(text)
+    }
+
     /// The text itself. For comparing and sending, never for diagnostics.
     #[must_use]
     pub fn expose(&self) -> &str {

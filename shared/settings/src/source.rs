@@ -125,11 +125,6 @@ impl Sources {
 
 /// The text for a name that is no key, with the most similar one if it is similar at all.
 fn unknown(said: &str, name: &str, of: impl Fn(&Key) -> &'static str) -> String {
-    if name.eq_ignore_ascii_case("redis_url") || name == "EVERPOLL_REDIS_URL" {
-        return format!(
-            "{said} does not exist in this version; leave it out: the database itself wakes the daemon up"
-        );
-    }
     let bare = |name: &str| name.strip_prefix("EVERPOLL_").unwrap_or(name).to_ascii_lowercase();
     let nearest =
         KEYS.iter().map(|key| (distance(&bare(name), key.name), key)).min_by_key(|(apart, _)| *apart);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use everpoll_protocol::Origins;
 
-use crate::{Access, LogFormat};
+use crate::{Access, LogFormat, RedisUrl};
 
 /// A whole number of `unit` from `low` to `high`.
 pub(crate) fn number(unit: &str, low: u32, high: u32, example: u32) -> impl Fn(&str) -> Result<u32, String> {
@@ -55,6 +55,16 @@ pub(crate) fn duration(
 /// How often the log is read without a wake-up.
 pub(crate) fn sweep(text: &str) -> Result<Duration, String> {
     duration(Duration::from_millis(100), Duration::from_secs(3600), "100ms to 1h", "1s")(text)
+}
+
+/// How often a canary is sent.
+pub(crate) fn canary(text: &str) -> Result<Duration, String> {
+    duration(Duration::from_secs(1), Duration::from_secs(3600), "1s to 1h", "5s")(text)
+}
+
+/// Where Redis is, if it is to be used.
+pub(crate) fn redis(text: &str) -> Result<Option<RedisUrl>, String> {
+    if text == "none" { Ok(None) } else { RedisUrl::parse(text).map(Some) }
 }
 
 /// How long something stays: seconds, or a number with `s`, `m`, `h` or `d`; `none` or 0 is for ever.

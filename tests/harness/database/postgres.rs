@@ -225,7 +225,7 @@ fn as_server_user(program: &str, directory: &Path) -> Command {
 }
 
 /// A command of another server that refuses to run as root: as that user, in `directory`, which is given to it.
-pub(crate) fn hand_over(directory: &Path, program: PathBuf) -> Command {
+pub fn hand_over(directory: &Path, program: PathBuf) -> Command {
     let mut command = Command::new(program);
     command.current_dir(directory);
     if let Some((uid, gid)) = server_user() {

@@ -61,6 +61,11 @@ impl Sentinels {
             .expect("a Sentinel answers")
     }
 
+    /// The ports of master and replica, whichever is which.
+    pub fn ports(&self) -> [u16; 2] {
+        [self.servers[0].port(), self.servers[1].port()]
+    }
+
     /// The master.
     ///
     /// # Panics

@@ -2,8 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -14,7 +13,8 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, NoTls, Row};
 
 use super::{Failure, Server, tls};
-use crate::Options;
+use crate::signal::{Key, Signal};
+use crate::{Heard, Options};
 
 /// How much later than the server this side gives up: its own error tells more.
 const GRACE: Duration = Duration::from_secs(2);
@@ -34,8 +34,10 @@ pub(super) struct Connection {
 /// What the task that moves the bytes leaves for the callers.
 #[derive(Default)]
 struct Shared {
-    hinted: AtomicBool,
+    heard: Mutex<Heard>,
     hint: Notify,
+    /// Whose canaries are heard.
+    key: OnceLock<Key>,
     /// Why the connection ended.
     ended: Mutex<Option<String>>,
 }
@@ -149,23 +151,39 @@ impl Connection {
         !self.client.is_closed()
     }
 
+    /// Listens from now on; canaries with this key are heard as such.
+    pub(super) fn listen(&mut self, key: &Key) -> Result<(), Failure> {
+        self.shared.key.get_or_init(|| key.clone());
+        let limit = self.limit;
+        self.call(Some(limit), |client| client.batch_execute("listen everpoll"))
+    }
+
+    /// Whether the server answers on this connection.
+    pub(super) fn answers_within(&mut self, limit: Duration) -> Result<(), Failure> {
+        self.call(Some(limit), |client| client.batch_execute(""))
+    }
+
     /// Waits for a NOTIFY, at most `limit`. Those that came before count, all as one.
-    pub(super) fn wait_for_hint(&mut self, limit: Duration) -> Result<bool, Failure> {
+    pub(super) fn wait_for_hint(&mut self, limit: Duration) -> Result<Heard, Failure> {
         let shared = Arc::clone(&self.shared);
         let runtime = self.runtime.as_ref().expect("it is only taken by drop");
         runtime.block_on(async {
-            // Whoever is woken for nothing looks again: the flag alone counts.
-            let hinted = async {
-                while !shared.hinted.swap(false, Ordering::AcqRel) && shared.ended().is_none() {
+            // Whoever is woken for nothing looks again: what was heard alone counts.
+            let something = async {
+                loop {
+                    let heard = shared.take_heard();
+                    if heard != Heard::default() || shared.ended().is_some() {
+                        return heard;
+                    }
                     shared.hint.notified().await;
                 }
             };
             // A limit of zero, too, must let the task look at what has arrived.
             tokio::task::yield_now().await;
-            let came = timeout(limit, hinted).await.is_ok();
+            let heard = timeout(limit, something).await.unwrap_or_default();
             match shared.ended() {
                 Some(detail) => Err(Failure::Lost { detail, timed_out: false }),
-                None => Ok(came),
+                None => Ok(heard),
             }
         })
     }
@@ -187,6 +205,22 @@ impl fmt::Debug for Connection {
 }
 
 impl Shared {
+    fn take_heard(&self) -> Heard {
+        std::mem::take(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes a wake-up with this text.
+    fn hear(&self, text: &str) {
+        let signal = self.key.get().map_or(Signal::News, |key| key.read(text));
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        match signal {
+            Signal::News => heard.news += 1,
+            Signal::Canary(number) => heard.canary = Some(number),
+            Signal::Other => return,
+        }
+        self.hint.notify_one();
+    }
+
     fn ended(&self) -> Option<String> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -200,10 +234,7 @@ where
 {
     let ended = loop {
         match poll_fn(|context| connection.poll_message(context)).await {
-            Some(Ok(AsyncMessage::Notification(_))) => {
-                shared.hinted.store(true, Ordering::Release);
-                shared.hint.notify_one();
-            }
+            Some(Ok(AsyncMessage::Notification(notification))) => shared.hear(notification.payload()),
             Some(Ok(_)) => {}
             Some(Err(error)) => break super::failure::describe(&error),
             None => break "the connection was closed".to_owned(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::file::File;
-use crate::{LogError, Options};
+use crate::{Heard, LogError, Options};
 
 /// How often the number is looked at: also how late a wake-up may come.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -24,22 +24,22 @@ impl SqliteWakeups {
         Self { path, options, file: None, version: 0 }
     }
 
-    pub(crate) fn wait(&mut self, limit: Duration) -> Result<bool, LogError> {
+    pub(crate) fn listen(&mut self, limit: Duration) -> Result<Heard, LogError> {
         let start = Instant::now();
         loop {
             let Some(file) = self.file.take_if(|file| file.is_current(&self.path)) else {
                 let file = File::open(&self.path, &self.options)?;
                 self.version = self.look(&file)?;
                 self.file = Some(file);
-                return Ok(true);
+                return Ok(Heard { connected: true, ..Heard::default() });
             };
             let version = self.look(&file)?;
             self.file = Some(file);
             if std::mem::replace(&mut self.version, version) != version {
-                return Ok(true);
+                return Ok(Heard { news: 1, ..Heard::default() });
             }
             let Some(left) = limit.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) else {
-                return Ok(false);
+                return Ok(Heard::default());
             };
             std::thread::sleep(left.min(INTERVAL));
         }
