@@ -258,7 +258,9 @@ impl Request {
         }
         let dress = Dress::parse(&parameters, raw, limits)?;
         let beat = parameters.beat()?;
-        let pad = match parameters.pad()? {
+        let pad = parameters.pad()?;
+        let padded = pad.is_some() && matches!(flavor, Flavor::LongPoll | Flavor::ShortPoll);
+        let pad = match pad {
             // What comes by POST is read and answered in one piece.
             Some(bytes) if raw.method == "GET" && !limits.padded_hold_max.is_zero() => {
                 Some(Pad { bytes, beat: beat.unwrap_or(PAD_BEAT) })
@@ -271,8 +273,8 @@ impl Request {
             cursor: parameters.cursor()?,
             flavor,
             hold: parameters.hold()?,
-            // A script has nobody who reads headers.
-            envelope: parameters.envelope()? || dress.callback.is_some(),
+            // A script has nobody who reads headers, and the head of a padded hold is gone before the cursor is known.
+            envelope: parameters.envelope()? || dress.callback.is_some() || padded,
             head_only,
             tab: parameters.tab()?,
             pad,
