@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use everpoll_tests::http::{self, Address};
 use everpoll_tests::redis::{Cluster, Sentinels, say};
-use everpoll_tests::{Daemon, Database, Link, Redis, Sqlite, wait};
+use everpoll_tests::{Daemon, Database, Link, Redis, Sqlite, TestDir, wait};
 
 use crate::lateness::Traffic;
 use crate::wakeups::{LISTENER, path, told, wait_for};
@@ -183,9 +183,16 @@ fn sentinels_new_master_is_found_and_heard() {
 #[test]
 fn replica_that_takes_over_in_a_cluster_is_found_and_heard() {
     let mut cluster = Cluster::start();
+    // What the how-to says that a user needs in a cluster.
+    let rules = "on >secret resetchannels &channels:* &everpoll -@all +hello +psubscribe +publish +client|setname \
+                 +ssubscribe +spublish +cluster|info +cluster|slots +cluster|keyslot";
+    let rules: Vec<_> = ["ACL", "SETUSER", "everpoll"].into_iter().chain(rules.split(' ')).collect();
+    for port in cluster.ports() {
+        say(port, &rules).expect("an administrator may do that");
+    }
     // One node is named, so the others must have been learned.
     let first = cluster.owner("everpoll");
-    let scene = Scene::deaf(&format!("redis-cluster://127.0.0.1:{first}"), &[]);
+    let scene = Scene::deaf(&format!("redis-cluster://everpoll:secret@127.0.0.1:{first}"), &[]);
     let Scene { daemon, database, .. } = &scene;
     wait_for(daemon, "redis", "works");
     assert_ne!(say(first, &["PUBSUB", "SHARDNUMSUB", "everpoll"]).expect("it answers"), "everpoll\n0");
@@ -209,6 +216,7 @@ fn replica_that_takes_over_in_a_cluster_is_found_and_heard() {
     wait::until("it is heard", wait::PATIENCE, || path(daemon, "redis")["messages"].as_u64() > heard);
     // And slots may move without any fault.
     cluster.node(first).start_again();
+    say(first, &rules).expect("an administrator may do that");
     wait::until("it follows the other", wait::PATIENCE, || {
         say(first, &["ROLE"]).is_ok_and(|role| role.contains("connected"))
     });
@@ -276,4 +284,37 @@ fn login_is_used_and_never_shown() {
     for secret in [PASSWORD, encoded] {
         assert!(!daemon.log().contains(secret) && !shown.to_string().contains(secret));
     }
+}
+
+#[test]
+fn encrypted_connection_is_made_only_to_a_server_that_an_authority_knows() {
+    let directory = TestDir::new();
+    let script = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt && \
+        openssl req -newkey rsa:2048 -nodes -subj /CN=server -keyout server.key -out server.csr && \
+        echo subjectAltName=IP:127.0.0.1 > server.ext && \
+        openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile server.ext \
+        -out server.crt";
+    let mut openssl = std::process::Command::new("sh");
+    openssl.args(["-c", script]).current_dir(directory.path());
+    let (status, _, said) = everpoll_tests::process::run(openssl, b"");
+    assert!(status.success(), "{said}");
+    let port = everpoll_tests::ports::free();
+    let file = |name: &str| directory.join(name).display().to_string();
+    let _redis = Redis::start_with(&[
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &file("server.crt"),
+        "--tls-key-file",
+        &file("server.key"),
+        "--tls-auth-clients",
+        "no",
+    ]);
+    let log = Sqlite::new();
+    let start = Daemon::on(log.url()).setting("EVERPOLL_REDIS_URL", format!("rediss://127.0.0.1:{port}"));
+    let daemon = start.clone().setting("SSL_CERT_FILE", file("ca.crt")).start();
+    wait_for(&daemon, "redis", "works");
+    let stranger = start.start();
+    let shown = wait_for(&stranger, "redis", "silent");
+    assert!(shown["cause"].as_str().is_some_and(|cause| cause.contains("certificate")), "{shown}");
 }

@@ -213,6 +213,25 @@ fn pooler_that_forgets_listen_is_named_and_heals_when_it_keeps_sessions() {
 }
 
 #[test]
+fn standby_that_refuses_listen_is_named() {
+    let primary = Postgres::start();
+    let database = primary.create_database();
+    database.migrate();
+    let standby = primary.standby();
+    let daemon = Daemon::on(standby.url("postgres", database.name()))
+        .setting("EVERPOLL_CANARY_INTERVAL", "1s")
+        .start();
+    let shown = wait_for(&daemon, "postgres", "silent");
+    let cause = shown["cause"].as_str().expect("a cause");
+    assert!(cause.contains("during recovery") && cause.contains("target_session_attrs"), "{shown}");
+    let traffic = Traffic::start(&database, daemon.address(), || {});
+    traffic.wait_for_more(60);
+    assert_eq!(told(&daemon, "no wake-ups over postgres"), 1, "{}", daemon.log());
+    assert!(daemon.is_ready());
+    traffic.stop().assert_promise("the log on a standby");
+}
+
+#[test]
 fn embedded_log_has_no_canary_and_shows_its_path_all_the_same() {
     let log = Sqlite::new();
     let daemon = Daemon::on(log.url()).start();

@@ -67,6 +67,28 @@ impl Postgres {
         panic!("PostgreSQL does not start:\n{log}");
     }
 
+    /// A new server that follows this one as a standby: it can be read, a moment behind, and not written.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn standby(&self) -> Self {
+        let directory = TestDir::new();
+        let mut copy = hand_over(directory.path(), program_path("pg_basebackup"));
+        copy.args(["--write-recovery-conf", "--no-sync", "--checkpoint=fast", "--pgdata"])
+            .arg(directory.join("data"))
+            .args(["--dbname", &self.url("postgres", "postgres")]);
+        let (status, out, err) = process::run(copy, b"");
+        assert!(status.success(), "pg_basebackup failed:\n{out}{err}");
+        for _ in 0..3 {
+            let port = ports::free();
+            if let Some(process) = launch(&directory, port) {
+                let process = Mutex::new(process);
+                return Self { server: Arc::new(Server { port, process, directory }) };
+            }
+        }
+        panic!("the standby does not start; its log is above");
+    }
+
     /// A new, empty database on this server.
     ///
     /// # Panics

@@ -86,7 +86,16 @@ impl Servers {
                 "{place} did not answer within {patience:?}: it is frozen, or the network swallows what is sent"
             );
         }
-        format!("{place}: {error}")
+        match error.code() {
+            Some(code @ ("WRONGPASS" | "NOAUTH")) => {
+                format!("{place} refuses user and password of redis_url ({code})")
+            }
+            Some(code @ "NOPERM") => {
+                let detail = error.detail().unwrap_or_default();
+                format!("{place} does not let the user of redis_url do what it must ({code}: {detail})")
+            }
+            _ => format!("{place}: {error}"),
+        }
     }
 
     async fn connect_as(
