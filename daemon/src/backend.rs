@@ -50,7 +50,8 @@ impl Backend {
         let window = Arc::new(Mutex::new(Window::new(window_bytes, 0)));
         let paths = wakeup::paths(settings);
         let health = Arc::new(Health::new(paths.clone()));
-        let (hub, catch_up, bell) = (Arc::default(), Arc::<CatchUp>::default(), Arc::<Bell>::default());
+        let catch_up = Arc::new(CatchUp::new(settings.catch_up_max as usize));
+        let (hub, bell) = (Arc::default(), Arc::<Bell>::default());
         let newest = watch::Sender::new(0);
         let (publishing, committer) = publishing(log("publish")?, bell.clone(), newest.subscribe());
         let stopped = Arc::<AtomicBool>::default();

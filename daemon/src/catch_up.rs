@@ -1,47 +1,108 @@
 //! Reads of the log for polls whose cursor the window does not reach.
 //!
-//! After a restart thousands of clients may ask the same at once, so equal questions are asked of the database once
-//! (*single-flight*), by a few threads, and the queue of different ones has an end.
+//! After a restart thousands of clients come back at once, each with a cursor of its own. Their number must not be that of the
+//! statements, so there are three steps before one costs a read:
+//!
+//! 1. Equal questions are one (*single-flight*).
+//! 2. Most of those who come back have missed nothing. Of all channels that are asked for in the same moment, one statement
+//!    tells the newest event below the window ([`Log::latest`]); the window remembers it, and answers from then on whoever has
+//!    seen that.
+//! 3. Those who are behind are read for channel by channel: from the lowest cursor on, for all whose cursors lie above.
+//!
+//! A question that comes alone is read for at once. In a burst, others are waited for a moment, so that the second step has many.
+//! The threads are few, and the queue has an end.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use everpoll_log::{Limit, Log};
-use everpoll_protocol::{Channels, Cursor, Failure, Page, ServeError};
+use everpoll_log::{Log, LogError};
+use everpoll_protocol::{Bounds, Channel, Channels, Cursor, Failure, Page, ServeError};
 use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::hub::lock;
-use crate::window::Window;
+use crate::metrics::{COUNTS, Limit};
+use crate::window::{Look, Window};
 
-/// Most different questions that wait for a thread.
-const QUEUE_MAX: usize = 4096;
+/// Most questions of one statement of the second step.
+const LOOK_MAX: usize = 512;
+
+/// How long a question waits at the start for the window: it is filled soon, or the database is away, and says so itself.
+const FILLING: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether it is filled.
+const FILLING_LOOK: Duration = Duration::from_millis(10);
+
+/// So many questions within so short a time are a burst.
+const BURST: (usize, Duration) = (16, Duration::from_millis(200));
+
+/// How long others are waited for in a burst.
+const GATHER: Duration = Duration::from_millis(10);
 
 type Question = (Channels, Cursor);
 type Answer = Result<Arc<Page>, ServeError>;
 
 /// The queue of questions to the database.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct CatchUp {
     state: Mutex<State>,
     changed: Condvar,
+    /// Most different questions at a time.
+    questions_max: usize,
+    started: Instant,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    queue: VecDeque<Question>,
+    /// Not looked at yet.
+    fresh: VecDeque<Question>,
+    /// To be read: questions for the same channels, by their cursor.
+    behind: VecDeque<Behind>,
     /// Who waits for the answer of a question, queued or being asked.
     askers: HashMap<Question, Vec<oneshot::Sender<Answer>>>,
+    /// When the last of so many questions came.
+    pace: Pace,
+    /// Whether a thread waits for more questions; it will take all of them.
+    gathering: bool,
     stopped: bool,
 }
 
+/// How many questions came lately.
+#[derive(Debug, Default)]
+struct Pace {
+    since: Option<Instant>,
+    count: usize,
+}
+
+#[derive(Debug)]
+struct Behind {
+    channels: Channels,
+    /// Lowest first.
+    cursors: VecDeque<Cursor>,
+}
+
+/// What a thread does next.
+enum Job {
+    /// Look which of these the window can answer once it knows more.
+    Look(Vec<Question>),
+    /// Read.
+    Read(Behind),
+}
+
 impl CatchUp {
+    /// An empty queue for at most `questions_max` different questions.
+    pub(crate) fn new(questions_max: usize) -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new(), questions_max, started: Instant::now() }
+    }
+
     /// What the database has for `channels` from `cursor` on.
     ///
     /// # Errors
     ///
     /// [`ServeError::Overloaded`] when too many questions wait; what the database's failure means to the client.
     pub(crate) async fn read(&self, channels: &Channels, cursor: Cursor) -> Answer {
+        COUNTS.questions.one();
         let receiver = self.ask((channels.clone(), cursor))?;
         receiver.await.unwrap_or(Err(ServeError::Draining))
     }
@@ -53,14 +114,27 @@ impl CatchUp {
             askers.push(sender);
         } else if state.stopped {
             return Err(ServeError::Draining);
-        } else if state.queue.len() == QUEUE_MAX {
+        } else if state.askers.len() >= self.questions_max {
+            COUNTS.hit(Limit::CatchUp);
             return Err(ServeError::Overloaded);
         } else {
-            state.queue.push_back(question.clone());
+            state.pace.count(Instant::now());
+            state.fresh.push_back(question.clone());
             state.askers.insert(question, vec![sender]);
             self.changed.notify_one();
         }
         Ok(receiver)
+    }
+
+    /// How many different questions wait.
+    pub(crate) fn waiting(&self) -> usize {
+        lock(&self.state).askers.len()
+    }
+
+    /// The used share of the queue, in thousandths.
+    pub(crate) fn load(&self) -> u32 {
+        let waiting = self.waiting();
+        u32::try_from(waiting * 1000 / self.questions_max.max(1)).unwrap_or(1000)
     }
 
     /// Ends [`CatchUp::run`] on all threads. Who still waits for the database is told that the daemon stops.
@@ -73,46 +147,281 @@ impl CatchUp {
 
     /// Answers questions with a connection of this thread's own until stopped.
     pub(crate) fn run(&self, mut log: Log, window: &Mutex<Window>) {
-        while let Some(question) = self.next() {
-            let (channels, cursor) = &question;
-            let answer = match log.read(channels.as_slice(), *cursor, Limit::BATCH) {
-                Ok(read) => {
-                    let page = Page::from(read);
-                    lock(window).learn(channels, *cursor, &page);
-                    Ok(Arc::new(page))
-                }
-                Err(error) => Err(match Failure::from(&error) {
-                    Failure::Serve(ServeError::LogUnavailable) => ServeError::LogUnavailable,
-                    other => {
-                        warn!("cannot catch up from the log: {error}");
-                        // A read appends nothing that could be refused.
-                        if let Failure::Serve(error) = other { error } else { ServeError::Internal }
-                    }
-                }),
-            };
-            // Who asked after the read began gets its answer as well: the window has what came since.
-            let askers = lock(&self.state).askers.remove(&question).unwrap_or_default();
-            for asker in askers {
-                // Who has left does not matter.
-                let _ = asker.send(answer.clone());
+        while let Some(job) = self.next() {
+            self.wait_for(window);
+            match job {
+                Job::Look(questions) => self.look(questions, &mut log, window),
+                Job::Read(behind) => self.read_all(behind, &mut log, window),
             }
         }
     }
 
-    /// The next question that somebody still waits for; `None` when stopped.
-    fn next(&self) -> Option<Question> {
+    /// A window that is just being filled will have the answers of nearly all.
+    fn wait_for(&self, window: &Mutex<Window>) {
+        while lock(window).base().is_none() && self.started.elapsed() < FILLING && !lock(&self.state).stopped
+        {
+            std::thread::sleep(FILLING_LOOK);
+        }
+    }
+
+    /// The second step: one statement for all of them. Those that the window cannot answer even then are sorted for the third.
+    fn look(&self, questions: Vec<Question>, log: &mut Log, window: &Mutex<Window>) {
+        let (base, unknown) = {
+            let window = lock(window);
+            let unknown = questions.iter().filter(|question| look(&window, question).is_none());
+            let unknown: HashSet<_> =
+                unknown.flat_map(|(channels, _)| channels.as_slice()).cloned().collect();
+            (window.base(), unknown.into_iter().collect::<Vec<Channel>>())
+        };
+        if let Some(base) = base
+            && !unknown.is_empty()
+        {
+            COUNTS.looks.one();
+            match log.latest(&unknown, base.floor) {
+                Ok((bounds, latest)) => {
+                    lock(window).learn_latest(base, &bounds, unknown.iter().zip(latest));
+                }
+                Err(error) => {
+                    let error = failed(&error);
+                    return questions.iter().for_each(|question| self.answer(question, &Err(error)));
+                }
+            }
+        }
+        let mut behind: HashMap<Channels, Vec<Cursor>> = HashMap::new();
+        for question in questions {
+            let found = look(&lock(window), &question);
+            match found {
+                Some(page) => self.answer(&question, &Ok(Arc::new(page))),
+                None => behind.entry(question.0).or_default().push(question.1),
+            }
+        }
+        let mut state = lock(&self.state);
+        state.behind.extend(behind.into_iter().flat_map(|(channels, cursors)| sort(&channels, cursors)));
+        self.changed.notify_all();
+    }
+
+    /// The third step.
+    fn read_all(&self, mut behind: Behind, log: &mut Log, window: &Mutex<Window>) {
+        let channels = behind.channels;
+        while let Some(cursor) = behind.cursors.pop_front() {
+            let question = (channels.clone(), cursor);
+            if !self.is_asked(&question) {
+                continue;
+            }
+            COUNTS.reads.one();
+            match log.read(channels.as_slice(), cursor, everpoll_log::Limit::BATCH) {
+                Ok(read) => {
+                    let bounds = read.bounds;
+                    let page = Page::from(read);
+                    lock(window).learn(&channels, cursor, &page);
+                    // Who asked after the read began gets its answer as well: the window has what came since.
+                    behind.cursors.retain(|later| match share(&page, &bounds, *later) {
+                        Some(page) => {
+                            self.answer(&(channels.clone(), *later), &Ok(Arc::new(page)));
+                            false
+                        }
+                        None => true,
+                    });
+                    self.answer(&question, &Ok(Arc::new(page)));
+                }
+                Err(error) => self.answer(&question, &Err(failed(&error))),
+            }
+        }
+    }
+
+    fn answer(&self, question: &Question, answer: &Answer) {
+        let askers = lock(&self.state).askers.remove(question).unwrap_or_default();
+        for asker in askers {
+            // Who has left does not matter.
+            let _ = asker.send(answer.clone());
+        }
+    }
+
+    /// Whether somebody still waits for the answer; if not, the question is forgotten.
+    fn is_asked(&self, question: &Question) -> bool {
+        let mut state = lock(&self.state);
+        let asked = state.is_asked(question);
+        if !asked {
+            state.askers.remove(question);
+        }
+        asked
+    }
+
+    /// The next job for which somebody still waits; `None` when stopped.
+    fn next(&self) -> Option<Job> {
         let mut state = lock(&self.state);
         loop {
             if state.stopped {
                 return None;
             }
-            while let Some(question) = state.queue.pop_front() {
-                if state.askers.get(&question).is_some_and(|askers| askers.iter().any(|a| !a.is_closed())) {
-                    return Some(question);
-                }
-                state.askers.remove(&question);
+            if let Some(behind) = state.behind.pop_front() {
+                // Perhaps this thread was woken for another reason.
+                self.changed.notify_one();
+                return Some(Job::Read(behind));
             }
-            state = self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+            if !state.fresh.is_empty() && !state.gathering {
+                if state.pace.is_burst(Instant::now()) {
+                    state.gathering = true;
+                    let waited = self.changed.wait_timeout_while(state, GATHER, |state| !state.stopped);
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    state.gathering = false;
+                }
+                if let Some(job) = state.take_fresh() {
+                    // The rest is for another thread.
+                    self.changed.notify_one();
+                    return Some(job);
+                }
+                continue;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+}
+
+impl State {
+    /// A job for the questions that nobody has looked at.
+    fn take_fresh(&mut self) -> Option<Job> {
+        let mut questions = Vec::new();
+        while questions.len() < LOOK_MAX
+            && let Some(question) = self.fresh.pop_front()
+        {
+            if self.is_asked(&question) {
+                questions.push(question);
+            } else {
+                self.askers.remove(&question);
+            }
+        }
+        if questions.len() > 1 {
+            return Some(Job::Look(questions));
+        }
+        // A look would be a statement more than the read alone.
+        let (channels, cursor) = questions.pop()?;
+        Some(Job::Read(Behind { channels, cursors: [cursor].into() }))
+    }
+
+    fn is_asked(&self, question: &Question) -> bool {
+        self.askers.get(question).is_some_and(|askers| askers.iter().any(|asker| !asker.is_closed()))
+    }
+}
+
+impl Pace {
+    fn count(&mut self, now: Instant) {
+        if self.since.is_none_or(|since| now.duration_since(since) > BURST.1) {
+            *self = Self { since: Some(now), count: 0 };
+        }
+        self.count += 1;
+    }
+
+    fn is_burst(&self, now: Instant) -> bool {
+        self.count >= BURST.0 && self.since.is_some_and(|since| now.duration_since(since) <= BURST.1 * 2)
+    }
+}
+
+fn look(window: &Window, (channels, cursor): &Question) -> Option<Page> {
+    match window.look(channels, *cursor, false) {
+        Look::Found(page) => Some(page),
+        Look::Miss => None,
+    }
+}
+
+/// One job for all ids, and one for each of the other cursors.
+fn sort(channels: &Channels, cursors: Vec<Cursor>) -> Vec<Behind> {
+    let mut ids = BTreeMap::new();
+    let mut jobs = Vec::new();
+    for cursor in cursors {
+        match cursor {
+            Cursor::After(id) => drop(ids.insert(id, cursor)),
+            Cursor::Since(_) | Cursor::Now => {
+                jobs.push(Behind { channels: channels.clone(), cursors: [cursor].into() });
+            }
+        }
+    }
+    if !ids.is_empty() {
+        jobs.push(Behind { channels: channels.clone(), cursors: ids.into_values().collect() });
+    }
+    jobs
+}
+
+/// What of a page that was read from a lower cursor is the answer to a higher one; `None` where that may have to be told more,
+/// or stands behind the page.
+fn share(page: &Page, bounds: &Bounds, cursor: Cursor) -> Option<Page> {
+    let Cursor::After(after) = cursor else { return None };
+    // Behind the origin nothing was ever lost but by trimming, and of that the lower cursor would have been told.
+    if page.gap.is_some() || after < bounds.origin || after > page.next || (page.more && after == page.next) {
+        return None;
+    }
+    let records = page.records.iter().filter(|record| record.id > after).cloned().collect();
+    Some(Page { gap: None, records, next: page.next, more: page.more })
+}
+
+fn failed(error: &LogError) -> ServeError {
+    match Failure::from(error) {
+        Failure::Serve(ServeError::LogUnavailable) => ServeError::LogUnavailable,
+        other => {
+            warn!("cannot catch up from the log: {error}");
+            // A read appends nothing that could be refused.
+            if let Failure::Serve(error) = other { error } else { ServeError::Internal }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use everpoll_protocol::{Data, Event, Gap, GapReason, Kind, Record, Timestamp};
+
+    use super::*;
+
+    fn record(id: u64) -> Arc<Record> {
+        Arc::new(Record::from(&Event {
+            id,
+            channel: Channel::parse("a").unwrap(),
+            kind: Kind::parse("made").unwrap(),
+            data: Data::parse("1").unwrap(),
+            ts: Timestamp::from_micros(id),
+            exclude: None,
+        }))
+    }
+
+    fn shared(page: &Page, bounds: &Bounds, after: u64) -> Option<(Vec<u64>, u64, bool)> {
+        let page = share(page, bounds, Cursor::After(after))?;
+        Some((page.records.iter().map(|record| record.id).collect(), page.next, page.more))
+    }
+
+    #[test]
+    fn page_is_shared_with_those_who_are_told_the_same_alone() {
+        let bounds = Bounds { low: 1, newest: 9, origin: 4 };
+        let mut page = Page { gap: None, records: vec![record(5), record(7)], next: 9, more: false };
+        assert_eq!(shared(&page, &bounds, 4), Some((vec![5, 7], 9, false)));
+        assert_eq!(shared(&page, &bounds, 5), Some((vec![7], 9, false)));
+        assert_eq!(shared(&page, &bounds, 9), Some((vec![], 9, false)));
+        // It may be of a lost history, or of another log.
+        assert_eq!(shared(&page, &bounds, 3), None);
+        assert_eq!(shared(&page, &bounds, 10), None);
+        assert!(share(&page, &bounds, Cursor::Since(Timestamp::from_micros(1))).is_none());
+        (page.more, page.next) = (true, 7);
+        assert_eq!(shared(&page, &bounds, 6), Some((vec![7], 7, true)));
+        // There is more, but not on this page.
+        assert_eq!(shared(&page, &bounds, 7), None);
+        page.gap = Some(Gap { after: 2, before: 5, reason: GapReason::Trimmed });
+        assert_eq!(shared(&page, &bounds, 5), None);
+    }
+
+    #[test]
+    fn equal_questions_are_one_and_the_queue_has_an_end() {
+        let catch_up = CatchUp::new(2);
+        let question =
+            |name: &str, after| (Channels::parse_segment(name.as_bytes()).unwrap(), Cursor::After(after));
+        let first = catch_up.ask(question("a", 1)).unwrap();
+        let _same = catch_up.ask(question("a", 1)).unwrap();
+        assert_eq!(catch_up.load(), 500);
+        let _other = catch_up.ask(question("a", 2)).unwrap();
+        assert_eq!(catch_up.ask(question("b", 1)).unwrap_err(), ServeError::Overloaded);
+        drop((first, _same));
+        // Nobody waits for the first any more.
+        let Some(Job::Read(behind)) = catch_up.next() else { panic!() };
+        assert_eq!(behind.cursors, [Cursor::After(2)]);
+        catch_up.stop();
+        assert!(catch_up.next().is_none());
+        assert_eq!(catch_up.ask(question("b", 1)).unwrap_err(), ServeError::Draining);
     }
 }

@@ -20,6 +20,7 @@ use tracing::warn;
 
 use crate::head::{self, HEAD_MAX, Parsed, PollHead};
 use crate::listen::Listener;
+use crate::metrics::{COUNTS, Limit, Way};
 use crate::server::{self, Counted, Server};
 use crate::service;
 use crate::stream::Stream;
@@ -38,6 +39,9 @@ const LAST_CONNECTIONS: (Duration, Duration) = (Duration::from_millis(50), Durat
 /// How long a new connection may take to begin its request once the daemon stops.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
+/// How long a connection without a request is kept while nearly all are used. The next clients need them.
+const IDLE_CROWDED: Duration = Duration::from_secs(5);
+
 /// Accepts connections until the daemon stops. Returns whether another daemon listens there then.
 pub(crate) async fn accept(mut listener: Listener, server: Arc<Server>) -> bool {
     accept_all(&mut listener, &server).await;
@@ -46,7 +50,6 @@ pub(crate) async fn accept(mut listener: Listener, server: Arc<Server>) -> bool 
 
 async fn accept_all(listener: &mut Listener, server: &Arc<Server>) {
     let mut closing = server.closing.subscribe();
-    let mut full = false;
     let mut stops_at = None;
     loop {
         let accepted = match stops_at {
@@ -69,14 +72,12 @@ async fn accept_all(listener: &mut Listener, server: &Arc<Server>) {
             Ok(stream) => {
                 let open = server.connections.load(Ordering::Relaxed);
                 if open >= server.patience.connections_max {
-                    if !full {
-                        warn!(open, "too many connections: new ones are sent away; raise connections_max");
-                        full = true;
-                    }
+                    COUNTS.hit(Limit::Connections);
+                    COUNTS.error(ServeError::Overloaded.code());
                     send_away(&stream, server);
                     continue;
                 }
-                full &= open * 10 > server.patience.connections_max * 9;
+                COUNTS.accepted.one();
                 // Now and not in the task, which may run later: a daemon that stops waits for all of them.
                 server.connections.fetch_add(1, Ordering::SeqCst);
                 tokio::spawn(serve(stream, server.clone()));
@@ -123,6 +124,7 @@ fn serve(stream: Stream, server: Arc<Server>) -> impl Future<Output = ()> + Send
                 buffer = Vec::new();
             }
             let _busy = Counted::new(&server.busy);
+            COUNTS.requests[Way::of(&request) as usize].one();
             let stays = match request.flavor {
                 Flavor::EventSource => {
                     Box::pin(eventsource::serve(&stream, &mut buffer, &server, &request, connection)).await;
@@ -140,7 +142,7 @@ fn serve(stream: Stream, server: Arc<Server>) -> impl Future<Output = ()> + Send
                     match long_poll::answer(&server, &request, Some(connection), closed).await {
                         Some(answered) => {
                             let bytes = long_poll::to_bytes(&server, &request, connection, answered);
-                            stream.send(&bytes, server.patience.write).await.is_ok()
+                            stream.send(&bytes, &server.patience).await.is_ok()
                         }
                         None => false,
                     }
@@ -171,7 +173,7 @@ async fn next_poll(stream: &Stream, buffer: &mut Vec<u8>, server: &Server) -> Ne
     match read_request(stream, buffer, server).await {
         Read::Poll(request, connection) => Next::Poll(request, connection),
         Read::Other => Next::Other,
-        Read::Reply(bytes, connection) => match stream.send(&bytes, server.patience.write).await {
+        Read::Reply(bytes, connection) => match stream.send(&bytes, &server.patience).await {
             Ok(()) if stays_open(server, connection) => Next::Again,
             _ => Next::Close,
         },
@@ -185,7 +187,7 @@ async fn next_poll(stream: &Stream, buffer: &mut Vec<u8>, server: &Server) -> Ne
 }
 
 fn stays_open(server: &Server, connection: Connection) -> bool {
-    connection.keep_alive && !server.draining()
+    connection.keep_alive && !server.draining() && !server.is_crowded()
 }
 
 /// What came of reading a request.
@@ -227,6 +229,7 @@ async fn read_request(stream: &Stream, buffer: &mut Vec<u8>, server: &Server) ->
             Err(error) => return refusal(&error),
         }
         if !readable_until(deadline, stream).await {
+            COUNTS.hit(Limit::HeadTime);
             return refusal(&head::timeout(server.patience.head));
         }
         if read_some(stream, buffer).is_err() {
@@ -251,12 +254,16 @@ fn parse(head: &PollHead<'_>, stream: &Stream, server: &Server) -> Read {
         Ok(Request::Options { allow, form }) => Reply::options(allow, &form),
         // The front keeps only polls; the others are hyper's.
         Ok(Request::Publish(_) | Request::Script(_)) => Reply::serve_error(ServeError::Internal, 0, false),
-        Err(error) => Reply::refused(&error, &raw, &server.limits),
+        Err(error) => {
+            COUNTS.error(error.code());
+            Reply::refused(&error, &raw, &server.limits)
+        }
     };
     Read::Reply(to_bytes(&reply, connection), connection)
 }
 
 fn refusal(error: &RequestError) -> Read {
+    COUNTS.error(error.code());
     let reply = Reply::request_error(error, false);
     Read::Refuse(to_bytes(&reply, Connection { keep_alive: false, http10: false }))
 }
@@ -268,7 +275,9 @@ async fn begins(stream: &Stream, first: bool, server: &Server) -> bool {
     let mut stopped = server.stop.subscribe();
     let mut stopping = *stopped.borrow_and_update();
     let mut stopped = pin!(stopped.changed());
-    let mut timer = pin!(sleep(if stopping { patience } else { server.patience.idle }));
+    let idle =
+        if server.is_crowded() { IDLE_CROWDED.min(server.patience.idle) } else { server.patience.idle };
+    let mut timer = pin!(sleep(if stopping { patience } else { idle }));
     // The state of every idle connection: `select!`, `timeout` and `readable` would take twice the memory.
     poll_fn(|context| {
         if stream.poll_readable(context).is_ready() {
@@ -312,7 +321,7 @@ fn read_some(stream: &Stream, buffer: &mut Vec<u8>) -> io::Result<()> {
 /// Answers a head that cannot be understood. What is still on its way is read for a moment, so that closing does not
 /// reset the connection before the client has read the reply (RFC 9112 section 9.6).
 async fn refuse(stream: &Stream, bytes: &Bytes, server: &Server) {
-    if stream.send(bytes, server.patience.write).await.is_err() {
+    if stream.send(bytes, &server.patience).await.is_err() {
         return;
     }
     let drain = async {

@@ -124,6 +124,11 @@ impl Hub {
         }
     }
 
+    /// For how many channels somebody waits.
+    pub(crate) fn channels(&self) -> usize {
+        lock(&self.channels).len()
+    }
+
     /// All who wait now; whoever waits for several channels is among them as often.
     pub(crate) fn everybody(&self) -> Vec<Arc<Waiter>> {
         lock(&self.channels).values().flat_map(Waiters::present).collect()

@@ -11,6 +11,7 @@ mod head;
 mod health;
 mod hub;
 mod listen;
+mod metrics;
 mod pages;
 mod publish;
 mod replies;

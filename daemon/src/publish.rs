@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::warn;
 
+use crate::metrics::{COUNTS, Limit};
 use crate::tailer::Bell;
 
 /// Most requests that wait for the next transaction.
@@ -78,7 +79,10 @@ impl Publishing {
         // A full queue is waited for, but not for ever.
         match self.queue.send_timeout(Message::Publish(Job { request, reply }), QUEUE_PATIENCE).await {
             Ok(()) => answer.await.unwrap_or(Err(Failure::Serve(ServeError::OutcomeUnknown))),
-            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Failure::Serve(ServeError::Overloaded)),
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
+                COUNTS.hit(Limit::PublishQueue);
+                Err(Failure::Serve(ServeError::Overloaded))
+            }
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Failure::Serve(ServeError::Draining)),
         }
     }
@@ -134,6 +138,7 @@ impl Committer {
         match self.log.publish(&events) {
             Ok(ids) => {
                 self.bell.ring_and_announce();
+                COUNTS.published.add(ids.len());
                 let mut ids = ids.into_iter();
                 for (job, length) in jobs.into_iter().zip(lengths) {
                     let _ = job.reply.send(Ok(ids.by_ref().take(length).collect()));

@@ -32,8 +32,8 @@ pub(crate) struct Key {
 #[derive(Debug)]
 pub(crate) struct Shared<S, K, V>(Mutex<Option<(S, HashMap<K, V>)>>);
 
-/// Replies to held polls. They tell the time, so they are good for a second.
-pub(crate) type Replies = Shared<(u64, Arc<str>), Key, Bytes>;
+/// Replies to held polls, and how many events are in each. They tell the time, so they are good for a second.
+pub(crate) type Replies = Shared<(u64, Arc<str>), Key, (Bytes, u32)>;
 
 /// Most values that are kept; only what is asked for right now is worth keeping.
 const KEPT_MAX: usize = 64;

@@ -78,6 +78,9 @@ async fn serve(settings: &Settings, handed: ListenFd) -> Result<()> {
         idle: settings.idle_timeout,
         write: settings.write_timeout,
         connections_max,
+        // Whoever is not held needs a connection as well.
+        holds_max: (settings.holds_max as usize).min(connections_max - connections_max / 20),
+        unsent_max: usize::try_from(settings.unsent_max).unwrap_or(usize::MAX),
     };
     let mut server = Server::new(
         limits,

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::catch_up::CatchUp;
 use crate::health::Health;
 use crate::hub::{Hub, Waiter, Wake, lock};
+use crate::metrics::{COUNTS, Limit, Way};
 use crate::pages::Pages;
 use crate::publish::Publishing;
 use crate::replies::Replies;
@@ -31,6 +32,10 @@ pub(crate) struct Patience {
     pub(crate) write: Duration,
     /// Most connections at once.
     pub(crate) connections_max: usize,
+    /// Most requests that are held at once, streams among them.
+    pub(crate) holds_max: usize,
+    /// Most bytes of replies that clients have not taken yet, all together.
+    pub(crate) unsent_max: usize,
 }
 
 /// How long after the start cuts are not believed, beside the time that the hold had lived.
@@ -54,6 +59,8 @@ pub(crate) struct Server {
     pub(crate) connections: AtomicUsize,
     /// Requests that are read but not answered yet.
     pub(crate) busy: AtomicUsize,
+    /// By [`Way`]: requests that are held, and open streams.
+    pub(crate) held: [AtomicUsize; Way::ALL.len()],
     draining: AtomicBool,
     /// Whether another daemon serves those who leave this one.
     has_successor: AtomicBool,
@@ -93,6 +100,7 @@ impl Server {
             pages,
             connections: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
+            held: Default::default(),
             draining: AtomicBool::new(false),
             has_successor: AtomicBool::new(false),
             closing: watch::Sender::new(false),
@@ -132,19 +140,45 @@ impl Server {
         }
     }
 
+    /// Whether one more request may be held; if not, it is to be answered at once.
+    pub(crate) fn may_hold(&self) -> bool {
+        let held: usize = self.held.iter().map(|held| held.load(Ordering::Relaxed)).sum();
+        let may = held < self.patience.holds_max;
+        if !may {
+            COUNTS.hit(Limit::Holds);
+        }
+        may
+    }
+
+    /// Whether nearly all connections are used, so that those who are answered had better leave: 19 of 20.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.connections.load(Ordering::Relaxed) * 20 > self.patience.connections_max * 19
+    }
+
+    /// How long the daemon has run.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// Turns a delay into seconds.
     pub(crate) fn reconnect_in(&self, reconnect: Reconnect) -> u32 {
+        if reconnect == Reconnect::Drain {
+            COUNTS.drained.one();
+        }
         // They are answered one after the other then, so each may come at once: that is how nobody is late.
         if reconnect == Reconnect::Drain && self.has_successor.load(Ordering::Relaxed) {
             return 0;
         }
-        self.steering.reconnect_in(reconnect, self.load(), || self.random())
+        // It is looked for only where it counts.
+        let load = if reconnect == Reconnect::ShortPoll { self.load() } else { 0 };
+        self.steering.reconnect_in(reconnect, load, || self.random())
     }
 
-    /// The used share of the connections, in thousandths.
+    /// The used share of the connections, or of the queue to the database where that is more; in thousandths.
     fn load(&self) -> u32 {
         let open = self.connections.load(Ordering::Relaxed);
-        u32::try_from(open * 1000 / self.patience.connections_max.max(1)).unwrap_or(1000)
+        let open = u32::try_from(open * 1000 / self.patience.connections_max.max(1)).unwrap_or(1000);
+        open.max(self.catch_up.load())
     }
 
     /// Evenly spread, not secret: it only keeps clients apart.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use everpoll_protocol::{Flavor, Headers, RawRequest, Reconnect, Reply, Request, RequestError};
+use everpoll_protocol::{Failure, Flavor, Headers, RawRequest, Reconnect, Reply, Request, RequestError};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::header::{HeaderMap, HeaderValue};
@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::timeout;
 
 use crate::head::{FIELDS_MAX, HEAD_MAX};
+use crate::metrics::{COUNTS, Way, page};
 use crate::pages;
 use crate::server::{Counted, Server};
 use crate::stream::{Rewound, Stream};
@@ -36,7 +37,7 @@ pub(crate) async fn serve(stream: Stream, before: Vec<u8>, server: &Arc<Server>)
         .header_read_timeout(server.patience.head)
         .max_buf_size(BUFFER)
         .max_headers(FIELDS_MAX)
-        .serve_connection(TokioIo::new(Rewound::new(before, stream)), service);
+        .serve_connection(TokioIo::new(Rewound::new(before, stream, Some(server.patience.write))), service);
     let mut connection = std::pin::pin!(connection);
     let mut stopped = server.stop.subscribe();
     let finished = tokio::select! {
@@ -70,6 +71,7 @@ async fn respond(
     let (reply, closes) = match request.uri().path() {
         "/healthz" => (Reply::health(200, "alive", "the daemon runs", head_only), false),
         "/readyz" => (server.health.reply(head_only), false),
+        "/metrics" => (Reply::text(page::write(server), page::CONTENT_TYPE, head_only), false),
         _ => respond_to_protocol(request, server, peer).await,
     };
     let mut response = to_response(&reply, server);
@@ -112,7 +114,10 @@ async fn respond_to_protocol(
     let head_only = parts.method == hyper::Method::HEAD;
     let body = match read_body(body, server.limits.body(target), server.patience.body).await {
         Ok(body) => body,
-        Err(error) => return (Reply::request_error(&error, head_only), false),
+        Err(error) => {
+            COUNTS.error(error.code());
+            return (Reply::request_error(&error, head_only), false);
+        }
     };
     // A block of its own: what borrows the headers must be gone before anything is waited for.
     let parsed = {
@@ -126,7 +131,10 @@ async fn respond_to_protocol(
             // A WebSocket is opened by GET, and that is the front's.
             may_upgrade: false,
         };
-        Request::parse(&raw, &server.limits).map_err(|error| Reply::refused(&error, &raw, &server.limits))
+        Request::parse(&raw, &server.limits).map_err(|error| {
+            COUNTS.error(error.code());
+            Reply::refused(&error, &raw, &server.limits)
+        })
     };
     let closes = wants_the_front(&parsed);
     let reply = match parsed {
@@ -135,11 +143,18 @@ async fn respond_to_protocol(
                 // There is no padding here, and a silent hold is what this client flees from.
                 request.hold = request.hold.map(|hold| hold.min(UNPADDED)).or(Some(UNPADDED));
             }
+            COUNTS.requests[Way::of(&request) as usize].one();
             long_poll::reply(server, &request).await
         }
         Ok(Request::Publish(request)) => match server.publishing.publish(request).await {
             Ok(ids) => Reply::published(&ids),
-            Err(failure) => Reply::failure(&failure, || server.reconnect_in(Reconnect::ShortPoll), false),
+            Err(failure) => {
+                COUNTS.error(match &failure {
+                    Failure::Request(error) => error.code(),
+                    Failure::Serve(error) => error.code(),
+                });
+                Reply::failure(&failure, || server.reconnect_in(Reconnect::ShortPoll), false)
+            }
         },
         Ok(Request::Options { allow, form }) => Reply::options(allow, &form),
         Ok(Request::Script(request)) => Reply::script(request),
@@ -197,7 +212,7 @@ pub(crate) fn to_response(reply: &Reply, server: &Server) -> Response<pages::Bod
     }
     // After these, the rest of the body is still on its way, and must not be taken for the next request.
     let unread = matches!(reply.status, 408 | 413);
-    if unread || server.draining() {
+    if unread || server.draining() || server.is_crowded() {
         close_after(&mut response);
     }
     response

@@ -1,14 +1,19 @@
 //! A connection from TCP or a unix socket, and one whose first bytes were read already.
 
+use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
+
+use crate::metrics::{COUNTS, Limit};
+use crate::server::Patience;
 
 /// A client's connection.
 pub(crate) enum Stream {
@@ -60,8 +65,9 @@ impl Stream {
         either!(self, stream => stream.try_write(bytes))
     }
 
-    /// Writes all of `bytes`; an error also when the client takes nothing of it for as long as `patience`.
-    pub(crate) async fn send(&self, bytes: &[u8], patience: Duration) -> io::Result<()> {
+    /// Writes all of `bytes`; an error also when the client takes nothing of it for too long, or when too much waits for
+    /// clients that take their time.
+    pub(crate) async fn send(&self, bytes: &[u8], patience: &Patience) -> io::Result<()> {
         let mut rest = bytes;
         // Nearly always the socket takes all at once, and no timer is needed.
         match self.try_write(rest) {
@@ -71,9 +77,17 @@ impl Stream {
             Err(error) => return Err(error),
         }
         let slow = async {
+            // All of it: the part that is written already stays in memory with the rest.
+            let _unsent = Unsent::keep(bytes.len(), patience.unsent_max)?;
             while !rest.is_empty() {
                 // From piece to piece: a mebibyte may take minutes on a bad line, and would begin anew each time.
-                timeout(patience, self.writable()).await??;
+                match timeout(patience.write, self.writable()).await {
+                    Ok(writable) => writable?,
+                    Err(late) => {
+                        COUNTS.hit(Limit::WriteTime);
+                        return Err(late.into());
+                    }
+                }
                 match self.try_write(rest) {
                     Ok(written) => rest = &rest[written..],
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -116,17 +130,52 @@ impl Stream {
     }
 }
 
+/// Bytes of replies that clients have not taken yet. Without a limit for all together, clients that ask for large replies and
+/// read none of them would need as much memory as they like.
+static UNSENT: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes of replies that clients have not taken yet.
+pub(crate) fn unsent() -> usize {
+    UNSENT.load(Ordering::Relaxed)
+}
+
+/// A share of [`UNSENT`], given back when this is dropped.
+struct Unsent(usize);
+
+impl Unsent {
+    fn keep(bytes: usize, limit: usize) -> io::Result<Self> {
+        let kept = Self(bytes);
+        // The first one may be larger than the limit.
+        let before = UNSENT.fetch_add(bytes, Ordering::Relaxed);
+        if before > 0 && before.saturating_add(bytes) > limit {
+            COUNTS.hit(Limit::Unsent);
+            return Err(io::Error::other("too much waits for slow clients"));
+        }
+        Ok(kept)
+    }
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        UNSENT.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
 /// A connection that begins with bytes that were read from it before.
 pub(crate) struct Rewound {
     before: Vec<u8>,
     given: usize,
     stream: Stream,
+    /// How long a client may take nothing; `None` is somebody else's affair.
+    patience: Option<Duration>,
+    /// Runs while it takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Rewound {
-    /// Gives `before` first.
-    pub(crate) fn new(before: Vec<u8>, stream: Stream) -> Self {
-        Self { before, given: 0, stream }
+    /// Gives `before` first. Writing fails when the client takes nothing for as long as `patience`.
+    pub(crate) fn new(before: Vec<u8>, stream: Stream, patience: Option<Duration>) -> Self {
+        Self { before, given: 0, stream, patience, stalled: None }
     }
 }
 
@@ -156,7 +205,17 @@ impl AsyncWrite for Rewound {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        either!(&mut self.stream, stream => Pin::new(stream).poll_write(context, bytes))
+        let this = &mut *self;
+        let written = either!(&mut this.stream, stream => Pin::new(stream).poll_write(context, bytes));
+        let (Poll::Pending, Some(patience)) = (&written, this.patience) else {
+            this.stalled = None;
+            return written;
+        };
+        let timer = this.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
+        timer.as_mut().poll(context).map(|()| {
+            COUNTS.hit(Limit::WriteTime);
+            Err(io::ErrorKind::TimedOut.into())
+        })
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

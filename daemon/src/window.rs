@@ -47,6 +47,18 @@ pub(crate) struct Window {
     /// The time of the latest event that was ever in the window or just below it, if known.
     latest: Timestamp,
     generation: u64,
+    /// How often the window began again.
+    begun: u64,
+    /// How many events were ever appended.
+    appended: u64,
+}
+
+/// Below what the window begins. As long as it is the same, what was learned of the log below still holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Base {
+    /// All later events are in the window.
+    pub(crate) floor: u64,
+    begun: u64,
 }
 
 /// A record and the latest time up to it. Times may step back with the database's clock; this one does not, so that
@@ -82,6 +94,8 @@ impl Window {
             quiet: HashMap::new(),
             latest: Timestamp::default(),
             generation: 0,
+            begun: 0,
+            appended: 0,
         }
     }
 
@@ -100,15 +114,26 @@ impl Window {
         (self.records.len(), self.bytes)
     }
 
+    /// How many events were ever appended.
+    pub(crate) fn appended(&self) -> u64 {
+        self.appended
+    }
+
     /// Forgets everything and begins again behind `floor`.
     pub(crate) fn reset(&mut self, floor: u64) {
-        let (generation, filled) = (self.generation + 1, self.filled);
-        *self = Self { generation, filled, ..Self::new(self.bytes_max, floor) };
+        let (generation, begun) = (self.generation + 1, self.begun + 1);
+        let Self { appended, filled, .. } = *self;
+        *self = Self { generation, begun, appended, filled, ..Self::new(self.bytes_max, floor) };
     }
 
     /// From now on the window has all that the log has behind the floor.
     pub(crate) fn filled(&mut self) {
         self.filled = true;
+    }
+
+    /// Below what it begins; `None` until it is filled.
+    pub(crate) fn base(&self) -> Option<Base> {
+        self.filled.then_some(Base { floor: self.floor, begun: self.begun })
     }
 
     /// Takes in what of the log is gone.
@@ -119,6 +144,7 @@ impl Window {
     /// Appends the next events, ascending, and says up to where the log is known now.
     pub(crate) fn append(&mut self, records: Vec<Arc<Record>>, newest: u64) {
         self.generation += 1;
+        self.appended += records.len() as u64;
         for record in records {
             debug_assert!(record.id > self.newest);
             self.newest = record.id;
@@ -177,6 +203,26 @@ impl Window {
                 Some(known) => Some(since.map_or(known, |since| since.min(known))),
                 None => since,
             };
+            self.remember(channel.clone(), Quiet { after, since });
+        }
+    }
+
+    /// Takes in the newest event up to the window's floor of some channels, as the database told it in one snapshot with
+    /// `bounds`; 0 is none. Of no use when the window does not begin at `base` any more.
+    pub(crate) fn learn_latest<'a>(
+        &mut self,
+        base: Base,
+        bounds: &Bounds,
+        latest: impl IntoIterator<Item = (&'a Channel, u64)>,
+    ) {
+        if self.base() != Some(base) {
+            return;
+        }
+        // What was trimmed before this snapshot is not in it. The tailer may have seen a later one.
+        self.low = self.low.max(bounds.low);
+        self.origin = self.origin.max(bounds.origin);
+        for (channel, after) in latest {
+            let since = self.quiet.get(channel).and_then(|known| known.since);
             self.remember(channel.clone(), Quiet { after, since });
         }
     }
@@ -353,6 +399,29 @@ mod tests {
         for held in [false, true] {
             assert_eq!(window.look(&channels("c"), Cursor::After(7), held), Look::Miss);
         }
+    }
+
+    #[test]
+    fn newest_event_below_the_window_answers_all_who_have_seen_it() {
+        let mut window = window();
+        let (base, bounds) = (window.base().unwrap(), Bounds { low: 2, newest: 14, origin: 0 });
+        let (c, d) = (channels("c"), channels("d"));
+        let latest = || [(&c.as_slice()[0], 7), (&d.as_slice()[0], 0)];
+        window.learn_latest(base, &bounds, latest());
+        assert_eq!(look(&window, &c, Cursor::After(6)), Look::Miss);
+        assert_eq!(ids(look(&window, &c, Cursor::After(7))), Some((vec![], 14)));
+        assert_eq!(ids(look(&window, &d, Cursor::After(2))), Some((vec![], 14)));
+        // What was trimmed before is not among the newest.
+        assert_eq!(look(&window, &d, Cursor::After(1)), Look::Miss);
+        // Meanwhile events have left the window, or it has begun again: perhaps some of that channel.
+        let mut later = self::window();
+        later.append(vec![record(15, "c"), record(16, "a"), record(17, "a"), record(18, "a")], 18);
+        later.learn_latest(base, &bounds, latest());
+        assert_eq!(look(&later, &c, Cursor::After(7)), Look::Miss);
+        let mut begun_again = self::window();
+        begun_again.reset(base.floor);
+        begun_again.learn_latest(base, &bounds, latest());
+        assert_eq!(look(&begun_again, &c, Cursor::After(7)), Look::Miss);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use everpoll_protocol::{
 use everpoll_settings::Settings;
 
 use crate::outage::Outage;
+use crate::strain::Strain;
 use crate::variables::{Described, Variables, target};
 
 /// Answers requests, from any number of threads.
@@ -24,6 +25,7 @@ pub struct Answers {
     database_url: String,
     steering: Steering,
     outage: Outage,
+    strain: Strain,
     random: RandomState,
     random_state: AtomicU32,
 }
@@ -37,6 +39,7 @@ impl Answers {
             database_url: settings.database_url.expose().to_owned(),
             steering: Steering::default(),
             outage: Outage::default(),
+            strain: Strain::default(),
             random: RandomState::new(),
             random_state: AtomicU32::new(0),
         }
@@ -114,7 +117,9 @@ impl Answers {
         if !self.outage.may_try(began) {
             return Err(Failure::Serve(ServeError::LogUnavailable));
         }
-        match ask() {
+        let asked = ask();
+        self.strain.note(began.elapsed());
+        match asked {
             Ok(answer) => {
                 self.outage.worked(Instant::now());
                 Ok(answer)
@@ -130,7 +135,9 @@ impl Answers {
         }
     }
 
+    /// When to come back: the later, the more waits here, and the more the database is strained.
     fn reconnect_in(&self, reconnect: Reconnect, load: u32) -> u32 {
+        let load = load.max(self.strain.load(self.outage.is_known()));
         self.steering.reconnect_in(reconnect, load, || self.random())
     }
 

@@ -15,6 +15,7 @@ pub mod cgi;
 pub mod fastcgi;
 pub mod outage;
 mod start;
+mod strain;
 pub mod variables;
 
 use std::ffi::OsString;

@@ -59,6 +59,11 @@ impl Outage {
         }
     }
 
+    /// Whether the database is known to be down.
+    pub fn is_known(&self) -> bool {
+        self.lock().down.is_some()
+    }
+
     /// The database answered.
     pub fn worked(&self, now: Instant) {
         let mut state = self.lock();

@@ -76,6 +76,8 @@ struct Client {
     waiting_since: Mutex<Option<Instant>>,
     /// When the last reply came that said it had been held.
     held_last: Mutex<Option<Instant>>,
+    /// When the last reply came.
+    answered_last: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +89,8 @@ struct Shared {
     lateness: Mutex<Vec<u32>>,
     /// When somebody tried to connect, in milliseconds since 1970.
     attempts: Mutex<Vec<u64>>,
+    /// When answers came, in milliseconds since 1970.
+    answers: Mutex<Vec<u64>>,
 }
 
 /// What all clients together saw.
@@ -203,6 +207,7 @@ impl Pollers {
                 reading: Mutex::new(reading),
                 waiting_since: Mutex::new(None),
                 held_last: Mutex::new(None),
+                answered_last: Mutex::new(None),
             });
             clients.push(state.clone());
             tasks.push(runtime.spawn(client::run(poller, state, shared.clone())));
@@ -249,6 +254,12 @@ impl Pollers {
         self.clients.iter().filter(held).count()
     }
 
+    /// How many have had an answer since then.
+    pub fn answered_since(&self, then: Instant) -> usize {
+        let answered = |client: &&Arc<Client>| lock(&client.answered_last).is_some_and(|at| at > then);
+        self.clients.iter().filter(answered).count()
+    }
+
     /// How many have got everything up to this id.
     pub fn reached(&self, id: u64) -> usize {
         self.clients.iter().filter(|client| lock(&client.reading).cursor >= id).count()
@@ -286,6 +297,11 @@ impl Pollers {
     /// When somebody tried to connect, in milliseconds since 1970, in no order. Forgotten once they are told.
     pub fn take_attempts(&self) -> Vec<u64> {
         std::mem::take(&mut *lock(&self.shared.attempts))
+    }
+
+    /// When answers came, in milliseconds since 1970. Forgotten once they are told.
+    pub fn take_answers(&self) -> Vec<u64> {
+        std::mem::take(&mut *lock(&self.shared.answers))
     }
 
     /// What each client got so far.

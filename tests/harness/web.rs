@@ -42,6 +42,20 @@ impl WebServer {
     /// See [`nginx`](Self::nginx).
     #[track_caller]
     pub fn nginx_with(daemon: &Address, fallback: &Address, edit: impl Fn(&str) -> String) -> Self {
+        Self::nginx_edited(daemon, fallback, edit, str::to_owned)
+    }
+
+    /// Like [`nginx_with`](Self::nginx_with), with `edit_main` for what is not Everpoll's: processes, their limits.
+    ///
+    /// # Panics
+    /// See [`nginx`](Self::nginx).
+    #[track_caller]
+    pub fn nginx_edited(
+        daemon: &Address,
+        fallback: &Address,
+        edit: impl Fn(&str) -> String,
+        edit_main: impl Fn(&str) -> String,
+    ) -> Self {
         let socket = |address: &Address| match address {
             Address::Tcp(address) => format!("server {address} "),
             Address::Unix(path) => format!("server unix:{} ", path.display()),
@@ -53,7 +67,7 @@ impl WebServer {
             let example = put(&read("nginx/example.conf"), "127.0.0.1:8378", &format!("127.0.0.1:{port}"));
             directory.file("everpoll.conf", edit(&main));
             directory.file("everpoll-locations.conf", edit(&read("nginx/everpoll-locations.conf")));
-            let config = directory.file("example.conf", example);
+            let config = directory.file("example.conf", edit_main(&example));
             let mut command = Command::new(server_path("nginx"));
             // The compiled-in log file is opened before the configuration is read.
             command

@@ -40,6 +40,8 @@ mod eventsource;
 mod failover;
 /// Everything breaks, in random order.
 mod faults;
+/// Thousands who lose their daemon at once.
+mod flood;
 /// Clients that others wrote, while all that can break breaks.
 mod foreign;
 /// HTTP itself: methods, sizes, versions, kept connections, slow clients.
@@ -60,6 +62,8 @@ mod old_clients;
 mod one_cursor;
 /// The database goes away and comes back.
 mod outage;
+/// Limits that are hit: what clients are told, and what is counted.
+mod overload;
 /// Padded holds: spaces while there is nothing to say.
 mod padded;
 /// The self-test, the demo, and the client: pages for people, and what they ask for.
@@ -76,6 +80,8 @@ mod redis;
 mod rolling;
 /// One log with both programs on it.
 mod site;
+/// Thousands who come back at once.
+mod storm;
 /// The checker: what it finds, and what it does not.
 mod verify;
 /// Wake-ups from the database that stop coming.

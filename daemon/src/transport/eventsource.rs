@@ -70,5 +70,5 @@ async fn send_all(stream: &Stream, server: &Server, parts: &[Bytes]) -> std::io:
 }
 
 async fn send(stream: &Stream, server: &Server, bytes: &[u8]) -> std::io::Result<()> {
-    stream.send(bytes, server.patience.write).await
+    stream.send(bytes, &server.patience).await
 }

@@ -13,8 +13,9 @@ use bytes::Bytes;
 use everpoll_protocol::{Batch, Channels, Cursor, Ended, PollRequest, Record, Stream, Wire};
 use tokio::time::{Sleep, sleep};
 
-use super::hold::{Hold, look};
+use super::hold::{Hold, Refused, look};
 use crate::hub::{Wake, lock};
+use crate::metrics::{COUNTS, Way};
 use crate::server::{self, Server};
 
 /// One stream's place in the log.
@@ -23,8 +24,8 @@ pub(super) struct Feed<'a> {
     request: &'a PollRequest,
     stream: Stream,
     cursor: Cursor,
-    /// None when another request of this browser is held.
-    hold: Option<Hold<'a>>,
+    /// Or why it is not held.
+    hold: Result<Hold<'a>, Refused>,
     greeted: bool,
     /// Whether the log may have more than was read.
     unread: bool,
@@ -92,6 +93,7 @@ impl<'a> Feed<'a> {
                 match Box::pin(self.read()).await {
                     Ok(Some(written)) => {
                         self.rest();
+                        COUNTS.deliveries[Way::of(self.request) as usize].add(written.batch.records.len());
                         return Next::Write(written);
                     }
                     Ok(None) => continue,
@@ -101,7 +103,11 @@ impl<'a> Feed<'a> {
             if self.server.draining() {
                 return Next::End(Ended::Draining);
             }
-            let Some(hold) = &self.hold else { return Next::End(Ended::PlaceTaken) };
+            let hold = match &self.hold {
+                Ok(hold) => hold,
+                Err(Refused::PlaceTaken) => return Next::End(Ended::PlaceTaken),
+                Err(Refused::Crowded) => return Next::End(Ended::ShortPoll),
+            };
             let timer = &mut self.timer;
             let woken = poll_fn(|context| {
                 if let Poll::Ready(why) = hold.waiter().poll_woken(context) {

@@ -5,28 +5,44 @@ use std::sync::Arc;
 use everpoll_protocol::{Cursor, Flavor, Page, PollRequest};
 
 use crate::hub::{Subscription, Waiter, lock};
+use crate::metrics::Way;
 use crate::seats::{Seat, Seats};
-use crate::server::Server;
+use crate::server::{Counted, Server};
 use crate::window::Look;
 
 /// What a request has while it is held; dropping it gives all of it back.
 pub(super) struct Hold<'a> {
     subscription: Subscription,
     _seat: Option<Seat<'a>>,
+    _counted: Counted<'a>,
+}
+
+/// Why a request is not held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// Another request of this browser is held.
+    PlaceTaken,
+    /// As many are held as may be.
+    Crowded,
 }
 
 impl<'a> Hold<'a> {
-    /// `None` when another request of this browser is held.
-    pub(super) fn begin(server: &'a Server, request: &PollRequest) -> Option<Self> {
+    /// Takes a place among those who are held.
+    pub(super) fn begin(server: &'a Server, request: &PollRequest) -> Result<Self, Refused> {
+        if !server.may_hold() {
+            return Err(Refused::Crowded);
+        }
         let waiter: Arc<Waiter> = Arc::default();
         let seat = match &request.wait_id {
             // Browsers do not count WebSockets among the connections to a host, so these take nobody's place.
             Some(wait_id) if request.flavor != Flavor::WebSocket => {
-                Some(Seats::claim(&server.seats, wait_id, request.tab.as_ref(), &waiter)?)
+                let seat = Seats::claim(&server.seats, wait_id, request.tab.as_ref(), &waiter);
+                Some(seat.ok_or(Refused::PlaceTaken)?)
             }
             _ => None,
         };
-        Some(Self { subscription: server.hub.subscribe(&request.channels, waiter), _seat: seat })
+        let _counted = Counted::new(&server.held[Way::of(request) as usize]);
+        Ok(Self { subscription: server.hub.subscribe(&request.channels, waiter), _seat: seat, _counted })
     }
 
     /// What is woken by news.

@@ -13,8 +13,9 @@ use everpoll_protocol::{Answer, Cursor, Head, Input, Poll, PollRequest, Reconnec
 use tokio::time::sleep_until;
 
 use super::Connection;
-use super::hold::{Hold, look};
+use super::hold::{Hold, Refused, look};
 use crate::hub::{Waiter, Wake, lock};
+use crate::metrics::{COUNTS, Way};
 use crate::replies::Key;
 use crate::server::{self, Server};
 
@@ -22,7 +23,7 @@ use crate::server::{self, Server};
 pub(crate) async fn reply(server: &Server, request: &PollRequest) -> Reply {
     match answer(server, request, None, |_| Ready::Pending).await {
         Some(Answered::Own(answer, _)) => make_reply(server, request, &answer),
-        Some(Answered::Shared(_)) | None => Reply::serve_error(ServeError::Internal, 0, false),
+        Some(Answered::Shared(..)) | None => Reply::serve_error(ServeError::Internal, 0, false),
     }
 }
 
@@ -30,8 +31,8 @@ pub(crate) async fn reply(server: &Server, request: &PollRequest) -> Reply {
 pub(crate) enum Answered {
     /// The poll's own answer, and where it stood when nothing was found that another poll had made.
     Own(Answer, Option<Stand>),
-    /// Bytes that another poll had made.
-    Shared(Bytes),
+    /// Bytes that another poll had made, and how many events are in them.
+    Shared(Bytes, u32),
 }
 
 /// The state of the window in which a held poll was woken, and where in it the poll stood.
@@ -61,8 +62,8 @@ pub(crate) fn answer(
                 let generation = lock(&server.window).generation();
                 stand = Some(Stand { generation, cursor });
                 let key = key(server, request, connection, cursor);
-                if let Some(bytes) = server.replies.find(&(generation, server::http_date()), &key) {
-                    return Some(Answered::Shared(bytes));
+                if let Some((bytes, events)) = server.replies.find(&(generation, server::http_date()), &key) {
+                    return Some(Answered::Shared(bytes, events));
                 }
             }
             let read = match look(server, request, poll.cursor(), hold.is_some()) {
@@ -82,12 +83,13 @@ pub(crate) fn answer(
                 _ if server.draining() => Input::Draining,
                 None => match Hold::begin(server, request) {
                     // What came before the subscription is read now.
-                    Some(begun) => {
+                    Ok(begun) => {
                         // Boxed: with it, the task's memory would be of the next size.
                         hold = Some(Box::new(begun));
                         continue;
                     }
-                    None => Input::PlaceTaken,
+                    Err(Refused::PlaceTaken) => Input::PlaceTaken,
+                    Err(Refused::Crowded) => Input::Crowded,
                 },
                 Some(hold) => wait(hold.waiter(), until, &mut closed).await?,
             };
@@ -126,8 +128,25 @@ fn wait<'a>(
 }
 
 pub(crate) fn make_reply(server: &Server, request: &PollRequest, answer: &Answer) -> Reply {
+    count(request, answer);
     let reconnect_in = |reconnect: Reconnect| server.reconnect_in(reconnect);
     answer.reply(request, server.hold_seconds(request), server::now(), reconnect_in)
+}
+
+/// Counts what is answered.
+pub(super) fn count(request: &PollRequest, answer: &Answer) {
+    COUNTS.deliveries[Way::of(request) as usize].add(events(answer) as usize);
+    if let Answer::Error(error) = answer {
+        COUNTS.error(error.code());
+    }
+}
+
+/// How many events it has.
+fn events(answer: &Answer) -> u32 {
+    match answer {
+        Answer::Batch { batch, .. } => u32::try_from(batch.records.len()).unwrap_or(u32::MAX),
+        Answer::Error(_) => 0,
+    }
 }
 
 fn key(server: &Server, request: &PollRequest, connection: Connection, cursor: u64) -> Key {
@@ -143,7 +162,10 @@ pub(crate) fn to_bytes(
     answered: Answered,
 ) -> Bytes {
     match answered {
-        Answered::Shared(bytes) => bytes,
+        Answered::Shared(bytes, events) => {
+            COUNTS.deliveries[Way::of(request) as usize].add(events as usize);
+            bytes
+        }
         Answered::Own(answer, stood) => write(server, request, connection, &answer, stood),
     }
 }
@@ -164,7 +186,7 @@ fn write(
         && lock(&server.window).generation() == generation
     {
         let key = key(server, request, connection, cursor);
-        server.replies.keep(&(generation, date), key, bytes.clone());
+        server.replies.keep(&(generation, date), key, (bytes.clone(), events(answer)));
     }
     bytes
 }

@@ -26,8 +26,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// While the daemon drains, connections are closed behind their reply.
+    /// While the daemon drains, or has hardly room for more, connections are closed behind their reply.
     fn while_serving(self, server: &Server) -> Self {
-        Self { keep_alive: self.keep_alive && !server.draining(), ..self }
+        Self { keep_alive: self.keep_alive && !server.draining() && !server.is_crowded(), ..self }
     }
 }

@@ -39,17 +39,18 @@ pub(crate) async fn serve(
     let answer = match answered {
         Some(Answered::Own(answer, _)) => answer,
         // Nothing is shared without a connection.
-        Some(Answered::Shared(_)) | None => return false,
+        Some(Answered::Shared(..)) | None => return false,
     };
     let bytes = if padding.timer.is_none() {
         // Answered at once, like any other poll.
         long_poll::to_bytes(server, request, connection, Answered::Own(answer, None))
     } else {
+        long_poll::count(request, &answer);
         let reconnect_in = |reconnect: Reconnect| server.reconnect_in(reconnect);
         let hold = server.hold_seconds(request);
         answer.padded(request, padding.room, hold, server::now(), reconnect_in)
     };
-    stream.send(&bytes, server.patience.write).await.is_ok()
+    stream.send(&bytes, &server.patience).await.is_ok()
 }
 
 /// What of a padded reply was sent while it is held.

@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::feed::{Feed, Next};
+use crate::metrics::{COUNTS, Limit};
 use crate::server::{self, Server};
 use crate::stream::{Rewound, Stream};
 
@@ -43,7 +44,7 @@ pub(crate) async fn serve(stream: Stream, before: Vec<u8>, server: &Server, requ
         derive_accept_key(&key[..]),
         server::http_date()
     );
-    if stream.send(head.as_bytes(), server.patience.write).await.is_err() {
+    if stream.send(head.as_bytes(), &server.patience).await.is_err() {
         return;
     }
     let config = WebSocketConfig::default()
@@ -52,7 +53,7 @@ pub(crate) async fn serve(stream: Stream, before: Vec<u8>, server: &Server, requ
         .write_buffer_size(WRITE_AHEAD)
         .max_message_size(Some(MESSAGE_MAX))
         .max_frame_size(Some(MESSAGE_MAX));
-    let stream = Rewound::new(before, stream);
+    let stream = Rewound::new(before, stream, None);
     let mut socket = Box::new(WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await);
     if let Some(close) = follow(&mut socket, server, &mut feed).await {
         finish(&mut socket, close).await;
@@ -135,7 +136,10 @@ async fn in_time(server: &Server, sent: impl Future<Output = Result<(), Error>>)
     match timeout(server.patience.write, sent).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(Unsent::Gone),
-        Err(_) => Err(Unsent::Slow),
+        Err(_) => {
+            COUNTS.hit(Limit::WriteTime);
+            Err(Unsent::Slow)
+        }
     }
 }
 

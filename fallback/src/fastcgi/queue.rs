@@ -20,6 +20,12 @@ const WAIT_MAX: Duration = Duration::from_secs(20);
 /// Time in which the remembered load halves.
 const LOAD_HALVES_IN: f64 = 5.0;
 
+/// When a request is going to wait so long for its worker, the load is full: clients come back after as long.
+const FULL_WAIT: Duration = Duration::from_secs(5);
+
+/// An answer counts for so much of the average time that one takes.
+const ANSWER_SHARE: f64 = 1.0 / 16.0;
+
 /// What the server serves.
 pub trait Service: Send + Sync + 'static {
     /// What one worker needs, such as a database connection.
@@ -63,6 +69,7 @@ pub(super) struct Queue {
     done: Mutex<Vec<Done>>,
     waker: Waker,
     jobs_max: usize,
+    workers: usize,
 }
 
 #[derive(Debug)]
@@ -71,10 +78,12 @@ struct Jobs {
     /// Jobs that a worker has in hand.
     busy: usize,
     load: Load,
+    /// Seconds that a worker takes for an answer, on average of the last few.
+    answer_time: f64,
     stopped: bool,
 }
 
-/// The used share of what can wait. It rises at once and falls slowly: when thousands come in the same moment, the
+/// The used share of what can wait, or of the time that a request should wait at most, where that is more. It rises at once and falls slowly: when thousands come in the same moment, the
 /// last of them are answered from a queue that is nearly empty, but they are to be spread as widely as the first.
 #[derive(Debug)]
 struct Load {
@@ -83,11 +92,18 @@ struct Load {
 }
 
 impl Queue {
-    /// Empty lists; at most `jobs_max` requests wait, and `waker` is woken when there are replies.
-    pub(super) fn new(jobs_max: usize, waker: Waker) -> Self {
+    /// Empty lists for so many workers; at most `jobs_max` requests wait, and `waker` is woken when there are replies.
+    pub(super) fn new(jobs_max: usize, workers: usize, waker: Waker) -> Self {
         let load = Load { thousandths: 0.0, at: Instant::now() };
-        let jobs = Jobs { list: VecDeque::new(), busy: 0, load, stopped: false };
-        Self { jobs: Mutex::new(jobs), changed: Condvar::new(), done: Mutex::default(), waker, jobs_max }
+        let jobs = Jobs { list: VecDeque::new(), busy: 0, load, answer_time: 0.0, stopped: false };
+        Self {
+            jobs: Mutex::new(jobs),
+            changed: Condvar::new(),
+            done: Mutex::default(),
+            waker,
+            jobs_max,
+            workers,
+        }
     }
 
     /// Hands a request to the workers.
@@ -102,8 +118,10 @@ impl Queue {
         }
         let now = job.since;
         jobs.list.push_back(job);
-        let waiting = jobs.list.len();
-        jobs.load.rise(waiting as f64 * 1000.0 / self.jobs_max as f64, now);
+        let waiting = jobs.list.len() as f64;
+        let wait = waiting * jobs.answer_time / self.workers.max(1) as f64;
+        let share = (waiting / self.jobs_max as f64).max(wait / FULL_WAIT.as_secs_f64());
+        jobs.load.rise(share * 1000.0, now);
         drop(jobs);
         self.changed.notify_one();
         Ok(())
@@ -136,6 +154,7 @@ impl Queue {
         let mut worker = service.worker();
         while let Some((job, load)) = self.next() {
             let Job { connection, request, since } = job;
+            let began = Instant::now();
             let stdout = if since.elapsed() > WAIT_MAX {
                 service.refuse(Fault::Overloaded, load)
             } else {
@@ -146,7 +165,8 @@ impl Queue {
                     service.refuse(Fault::Panicked, load)
                 })
             };
-            self.finish(Done { connection, request_id: request.id, keep: request.keep, stdout });
+            let done = Done { connection, request_id: request.id, keep: request.keep, stdout };
+            self.finish(done, began.elapsed());
         }
     }
 
@@ -165,13 +185,17 @@ impl Queue {
         }
     }
 
-    fn finish(&self, done: Done) {
+    fn finish(&self, done: Done, took: Duration) {
         let first = {
             let mut list = lock(&self.done);
             list.push(done);
             list.len() == 1
         };
-        lock(&self.jobs).busy -= 1;
+        {
+            let mut jobs = lock(&self.jobs);
+            jobs.busy -= 1;
+            jobs.answer_time += (took.as_secs_f64() - jobs.answer_time) * ANSWER_SHARE;
+        }
         if first {
             // It fails only without memory in the kernel; the loop looks each second in any case.
             let _ = self.waker.wake();

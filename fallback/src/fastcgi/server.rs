@@ -129,7 +129,7 @@ impl<'a, S: Service> Server<'a, S> {
     fn new(listener: Listener, limits: &'a Limits, service: Arc<S>, signals: UnixStream) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
-        let queue = Arc::new(Queue::new(limits.waiting, waker));
+        let queue = Arc::new(Queue::new(limits.waiting, limits.workers, waker));
         let readable = Interest::READABLE;
         poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), LISTENER, readable)?;
         poll.registry().register(&mut SourceFd(&signals.as_raw_fd()), SIGNAL, readable)?;

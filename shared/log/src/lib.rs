@@ -183,6 +183,19 @@ impl Log {
         }
     }
 
+    /// The id of the newest event up to `up_to` on each of `channels`, in their order, 0 where there is none; and what of the log
+    /// is there, in the same snapshot. One statement, however many channels.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn latest(&mut self, channels: &[Channel], up_to: u64) -> Result<(Bounds, Vec<u64>), LogError> {
+        match self {
+            Self::Postgres(log) => log.latest(channels, up_to),
+            Self::Sqlite(log) => log.latest(channels, up_to),
+        }
+    }
+
     /// What of the log is there.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use everpoll_log::Limit;
 use everpoll_protocol::{Cursor, Timestamp};
 
-use crate::common::{ALL, Store, bounds, channels, event, ids, keyed, read};
+use crate::common::{ALL, Store, bounds, channels, event, ids, keep, keyed, read};
 
 crate::on_both!(
     empty_log_has_nothing_and_says_so,
@@ -11,6 +11,7 @@ crate::on_both!(
     read_ends_at_either_limit,
     time_cursor_begins_behind_the_last_earlier_event,
     tail_begins_where_the_newest_fit,
+    newest_event_of_each_channel_is_found_in_one_look,
 );
 
 fn empty_log_has_nothing_and_says_so(store: &Store) {
@@ -138,4 +139,16 @@ fn quiet_channel_among_many_events_is_read_along_its_index() {
     assert!(others.is_empty(), "{others:#?}");
     assert!(!written.contains("Rows Removed by Filter: 1000") && !written.contains("JIT:"), "{written}");
     assert!(!written.contains("Seq Scan on events"), "{written}");
+}
+
+fn newest_event_of_each_channel_is_found_in_one_look(store: &Store) {
+    let mut log = store.log();
+    let events: Vec<_> = ["a", "b", "a", "c", "a"].iter().map(|channel| event(channel, "0")).collect();
+    log.publish(&events).unwrap();
+    let names = channels(&["c", "nobody", "a", "b"]);
+    assert_eq!(log.latest(&names, 9).unwrap(), (bounds(0, 5, 0), vec![4, 0, 5, 2]));
+    assert_eq!(log.latest(&names, 3).unwrap(), (bounds(0, 5, 0), vec![0, 0, 3, 2]));
+    assert_eq!(log.latest(&[], 9).unwrap(), (bounds(0, 5, 0), vec![]));
+    log.trim(&keep(2), 10).unwrap();
+    assert_eq!(log.latest(&names, 3).unwrap(), (bounds(3, 5, 0), vec![0, 0, 0, 0]));
 }

@@ -33,6 +33,8 @@ pub enum Input<'a> {
     PlaceTaken,
     /// A later request of the same tab took the place.
     Replaced,
+    /// The server holds as many as it may.
+    Crowded,
     /// The server stops.
     Draining,
     /// The log cannot be read.
@@ -108,6 +110,7 @@ impl Poll {
             Input::WokenUp | Input::TimedOut => Step::ReadLog,
             Input::PlaceTaken => self.nothing(Reconnect::HolderElsewhere),
             Input::Replaced => self.nothing(Reconnect::HolderElsewhere),
+            Input::Crowded => self.nothing(Reconnect::ShortPoll),
             Input::Draining => self.nothing(Reconnect::Drain),
             Input::Failed(error) => Step::Reply(Answer::Error(error)),
         }
@@ -134,7 +137,7 @@ impl Poll {
         match self.cursor {
             Cursor::After(cursor) => {
                 // The caller asked for the place and did not get it: the poll was not held after all.
-                self.was_held &= reconnect != Reconnect::HolderElsewhere;
+                self.was_held &= reconnect == Reconnect::Drain;
                 self.answer(Batch::empty(cursor), reconnect, self.cursor)
             }
             // The log was not read yet, so there is no cursor to go on from.

@@ -216,6 +216,11 @@ impl Reply {
         reply
     }
 
+    /// A text for programs, such as metrics.
+    pub fn text(body: String, content_type: &'static str, head_only: bool) -> Self {
+        Self::new(200, content_type, body.into_bytes(), head_only)
+    }
+
     /// A reply of a health check: `status` is 200 or 503, `state` a word for it, `detail` more in words.
     #[must_use]
     pub fn health(status: u16, state: &str, detail: &str, head_only: bool) -> Self {

@@ -245,6 +245,16 @@ pub const KEYS: &[Key] = &[
         secret: false,
     },
     Key {
+        name: "catch_up_max",
+        variable: "EVERPOLL_CATCH_UP_MAX",
+        default: "20000",
+        form: "questions, 1 to 1000000",
+        meaning: "Most different questions of clients that wait for the daemon's database at once: channels, and a cursor that is \
+                  older than what the daemon has in memory. Further ones are answered with 503 and come back later.",
+        advice: "Too low: after a restart clients are sent away. Too high: clients wait instead of being told to come back.",
+        secret: false,
+    },
+    Key {
         name: "connections_max",
         variable: "EVERPOLL_CONNECTIONS_MAX",
         default: "20000",
@@ -252,6 +262,27 @@ pub const KEYS: &[Key] = &[
         meaning: "Most connections of a program at once; further ones are sent away with 503 and come back later.",
         advice: "Lowered to what the limit of open files (ulimit -n) allows. Too low: clients are sent away. Too high: \
                  memory, about 2 KB for a held poll.",
+        secret: false,
+    },
+    Key {
+        name: "holds_max",
+        variable: "EVERPOLL_HOLDS_MAX",
+        default: "19000",
+        form: "requests, 0 to 1000000",
+        meaning: "Most polls and streams that the daemon holds at once. Further ones are answered at once with what there is, and \
+                  come back later.",
+        advice: "Never more than 19 of 20 of connections_max, so that there is room for those who are not held. Too low: \
+                 clients short-poll although there is room. 0: nobody is held.",
+        secret: false,
+    },
+    Key {
+        name: "unsent_max",
+        variable: "EVERPOLL_UNSENT_MAX",
+        default: "256MiB",
+        form: "bytes, plain or with KiB, MiB or GiB, 1MiB to 64GiB",
+        meaning: "Most bytes of replies that wait in the daemon until slow clients take them, all together. Beyond it, clients \
+                  that do not take a reply at once are cut off, and come back with their cursor.",
+        advice: "Too low: clients on bad lines are cut off when many of them are behind. Too high: memory.",
         secret: false,
     },
     Key {

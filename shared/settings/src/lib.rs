@@ -82,8 +82,14 @@ pub struct Settings {
     pub sweep_interval: Duration,
     /// How often a canary is sent over each path of wake-ups, 1 s–1 h. Default: 5 s.
     pub canary_interval: Duration,
+    /// Most different questions to the daemon's database at once, 1–1,000,000. Default: 20,000.
+    pub catch_up_max: u32,
     /// Most connections that a program holds at once. Default: 20,000.
     pub connections_max: u32,
+    /// Most polls and streams that are held at once, 0–1,000,000. Default: 19,000.
+    pub holds_max: u32,
+    /// Most bytes of replies that wait for slow clients, all together, 1 MiB–64 GiB. Default: 256 MiB.
+    pub unsent_max: u64,
     /// How long a request's head may take to arrive, 1–300 s. Default: 10 s.
     pub head_timeout: Duration,
     /// How long a connection without a request is kept, 1–3600 s. Default: 125 s.
@@ -145,7 +151,10 @@ impl Default for Settings {
             window_bytes: 64 * 1024 * 1024,
             sweep_interval: Duration::from_secs(1),
             canary_interval: Duration::from_secs(5),
+            catch_up_max: 20_000,
             connections_max: 20_000,
+            holds_max: 19_000,
+            unsent_max: 256 * 1024 * 1024,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(125),
             write_timeout: Duration::from_secs(30),
@@ -303,9 +312,18 @@ impl Settings {
                 .unwrap_or(is.window_bytes),
             sweep_interval: sources.take("sweep_interval", sweep).unwrap_or(is.sweep_interval),
             canary_interval: sources.take("canary_interval", canary).unwrap_or(is.canary_interval),
+            catch_up_max: sources
+                .take("catch_up_max", number("questions", 1, 1_000_000, 20_000))
+                .unwrap_or(is.catch_up_max),
             connections_max: sources
                 .take("connections_max", number("connections", 1, 1_000_000, 20_000))
                 .unwrap_or(is.connections_max),
+            holds_max: sources
+                .take("holds_max", number("requests", 0, 1_000_000, 19_000))
+                .unwrap_or(is.holds_max),
+            unsent_max: sources
+                .take("unsent_max", bytes(1 << 20, 64 << 30, "256MiB"))
+                .unwrap_or(is.unsent_max),
             head_timeout: sources.take("head_timeout", seconds(1, 300, 10)).unwrap_or(is.head_timeout),
             idle_timeout: sources.take("idle_timeout", seconds(1, 3600, 125)).unwrap_or(is.idle_timeout),
             write_timeout: sources.take("write_timeout", seconds(1, 3600, 30)).unwrap_or(is.write_timeout),

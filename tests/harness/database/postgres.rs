@@ -36,6 +36,14 @@ impl Postgres {
     /// # Panics
     /// When PostgreSQL is not installed or does not start.
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Like [`start`](Self::start), with further lines of `postgresql.conf`.
+    ///
+    /// # Panics
+    /// See [`start`](Self::start).
+    pub fn start_with(more: &str) -> Self {
         let directory = TestDir::new();
         let data = directory.directory("data");
         if let Some((uid, gid)) = server_user() {
@@ -54,7 +62,7 @@ impl Postgres {
         let settings = "fsync = on\nshared_buffers = 32MB\nmax_connections = 300\nautovacuum = on\n\
                         log_min_messages = warning\nlisten_addresses = '127.0.0.1'\nmax_wal_size = 256MB\n";
         let file = data.join("postgresql.auto.conf");
-        fs::write(&file, settings).expect("the data directory is there");
+        fs::write(&file, format!("{settings}{more}")).expect("the data directory is there");
 
         for _ in 0..5 {
             let port = ports::free();

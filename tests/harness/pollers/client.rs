@@ -65,6 +65,8 @@ fn backoff(failures: u32) -> Duration {
 /// Writes down a reply and says how long to stay away.
 fn take(reply: &Reply, client: &Client, shared: &Shared, cursor: &mut String) -> Duration {
     *lock(&shared.tally).statuses.entry(reply.status).or_default() += 1;
+    lock(&shared.answers).push(clock() / 1000);
+    *lock(&client.answered_last) = Some(Instant::now());
     let reconnect = || reply.header("x-ps-reconnect-in").and_then(|seconds| seconds.parse().ok());
     if let Some(seconds) = reconnect() {
         *lock(&shared.tally).delays.entry(seconds).or_default() += 1;

@@ -58,6 +58,23 @@ impl PostgresLog {
         })
     }
 
+    pub(crate) fn latest(
+        &mut self,
+        channels: &[Channel],
+        up_to: u64,
+    ) -> Result<(Bounds, Vec<u64>), LogError> {
+        // The outer join: without channels, there is a row for the bounds.
+        let sql = "select b.low, b.newest, b.origin, c.name is not null,
+              coalesce((select max(p.id) from everpoll.positions p where p.channel = c.name and p.id <= $2), 0)
+            from everpoll.bounds() b left join unnest($1) with ordinality c(name, place) on true order by c.place";
+        let (names, up_to): (Vec<&str>, _) = (channels.iter().map(Channel::as_str).collect(), signed(up_to));
+        self.run(|connection| {
+            let rows = connection.query(sql, &[(&names, Type::TEXT_ARRAY), (&up_to, Type::INT8)])?;
+            let bounds = bounds_of(one(&rows)?);
+            Ok((bounds, rows.iter().filter(|row| row.get(3)).map(|row| id(row, 4)).collect()))
+        })
+    }
+
     pub(crate) fn bounds(&mut self) -> Result<Bounds, LogError> {
         self.run(bounds)
     }

@@ -58,6 +58,24 @@ impl SqliteLog {
         })
     }
 
+    pub(crate) fn latest(
+        &mut self,
+        channels: &[Channel],
+        up_to: u64,
+    ) -> Result<(Bounds, Vec<u64>), LogError> {
+        self.run(|connection| {
+            let snapshot = connection.transaction()?;
+            let mut newest = snapshot
+                .prepare_cached("select coalesce(max(id), 0) from events where channel = ?1 and id <= ?2")?;
+            let newest = channels.iter().map(|channel| {
+                let parameters = params![channel.as_str(), signed(up_to)];
+                newest.query_row(parameters, |row| Ok(unsigned(row.get(0)?)))
+            });
+            let newest = newest.collect::<rusqlite::Result<_>>()?;
+            Ok((bounds(&snapshot)?, newest))
+        })
+    }
+
     pub(crate) fn bounds(&mut self) -> Result<Bounds, LogError> {
         self.run(|connection| Ok(bounds(connection)?))
     }
