@@ -244,7 +244,9 @@ fn database_that_is_down_is_told_once_and_answered_at_once() {
     }
     delays.sort_unstable();
     delays.dedup();
-    assert!(delays.len() > 1 && delays.iter().all(|seconds| (5..=10).contains(seconds)), "{delays:?}");
+    // Longer than while all is well: a database that starts again is not to be met by everybody at once.
+    assert!(delays.iter().all(|seconds| (5..=20).contains(seconds)), "{delays:?}");
+    assert!(delays.last() > Some(&12), "{delays:?}");
     let log = served.log();
     assert_eq!(log.matches("lost the database").count(), 1, "{log}");
     assert!(log.lines().count() <= 3, "{log}");
