@@ -73,6 +73,8 @@ struct State {
 struct Pace {
     since: Option<Instant>,
     count: usize,
+    /// Whether they were a burst just before.
+    goes_on: bool,
 }
 
 #[derive(Debug)]
@@ -307,13 +309,14 @@ impl State {
 impl Pace {
     fn count(&mut self, now: Instant) {
         if self.since.is_none_or(|since| now.duration_since(since) > BURST.1) {
-            *self = Self { since: Some(now), count: 0 };
+            *self = Self { since: Some(now), count: 0, goes_on: self.is_burst(now) };
         }
         self.count += 1;
     }
 
     fn is_burst(&self, now: Instant) -> bool {
-        self.count >= BURST.0 && self.since.is_some_and(|since| now.duration_since(since) <= BURST.1 * 2)
+        let lately = self.since.is_some_and(|since| now.duration_since(since) <= BURST.1 * 2);
+        lately && (self.goes_on || self.count >= BURST.0)
     }
 }
 
@@ -404,6 +407,23 @@ mod tests {
         assert_eq!(shared(&page, &bounds, 7), None);
         page.gap = Some(Gap { after: 2, before: 5, reason: GapReason::Trimmed });
         assert_eq!(shared(&page, &bounds, 5), None);
+    }
+
+    #[test]
+    fn burst_begins_with_many_questions_and_lasts_while_they_come() {
+        let (start, mut pace) = (Instant::now(), Pace::default());
+        let at = |millis| start + Duration::from_millis(millis);
+        for _ in 0..15 {
+            pace.count(at(0));
+        }
+        assert!(!pace.is_burst(at(1)));
+        pace.count(at(10));
+        assert!(pace.is_burst(at(10)));
+        // The next ones are few at first.
+        pace.count(at(250));
+        assert!(pace.is_burst(at(250)) && pace.is_burst(at(600)) && !pace.is_burst(at(700)));
+        pace.count(at(800));
+        assert!(!pace.is_burst(at(800)));
     }
 
     #[test]

@@ -29,7 +29,6 @@ impl Health {
     }
 
     /// The paths of wake-ups. Where one is silent, the daemon is ready all the same: the sweep delivers.
-    #[allow(dead_code, reason = "for a page of metrics")]
     pub(crate) fn paths(&self) -> &[Arc<Path>] {
         &self.paths
     }

@@ -33,7 +33,7 @@ struct Scale {
     spread: u64,
 }
 
-const SHORT: Scale = Scale { clients: 1_500, channels: 100, spread: 4 };
+const SHORT: Scale = Scale { clients: 1_500, channels: 100, spread: 3 };
 
 const LONG: Scale = Scale { clients: 15_000, channels: 1_000, spread: BASE };
 

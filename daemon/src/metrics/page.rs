@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use super::{COUNTS, Count, Way};
 use crate::hub::lock;
 use crate::server::Server;
+use crate::wakeup::Path;
 
 /// The media type of [`write`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -76,6 +77,7 @@ impl Collector for Now {
         connections(server, &mut page)?;
         window(server, &mut page)?;
         database(server, &mut page)?;
+        wakeups(server, &mut page)?;
         troubles(server, &mut page)
     }
 }
@@ -120,6 +122,20 @@ fn database(server: &Server, page: &mut Page<'_>) -> fmt::Result {
         server.catch_up.waiting() as u64,
     )?;
     page.counter("published_events", "Events that were published over HTTP here", COUNTS.published.get())
+}
+
+fn wakeups(server: &Server, page: &mut Page<'_>) -> fmt::Result {
+    let each = |value: fn(&Path) -> u64| {
+        server.health.paths().iter().map(|path| (path.name(), value(path))).collect::<Vec<_>>()
+    };
+    let works = each(|path| u64::from(path.is_working()));
+    page.gauges("wakeup_path_works", "Whether a path of wake-ups is known to deliver", ("path", &works))?;
+    let messages = each(|path| path.messages.load(Ordering::Relaxed));
+    page.counters("wakeups", "Wake-ups that came", ("path", &messages))?;
+    let canaries = each(|path| path.canaries.load(Ordering::Relaxed));
+    page.counters("canaries", "Canaries that came", ("path", &canaries))?;
+    let losses = each(|path| path.losses.load(Ordering::Relaxed));
+    page.counters("wakeup_path_losses", "How often a path of wake-ups became silent", ("path", &losses))
 }
 
 fn troubles(server: &Server, page: &mut Page<'_>) -> fmt::Result {

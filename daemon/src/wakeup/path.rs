@@ -73,13 +73,11 @@ impl Path {
     }
 
     /// Whether it is known to deliver: what a metric shows.
-    #[allow(dead_code, reason = "for a page of metrics")]
     pub(crate) fn is_working(&self) -> bool {
         matches!(*lock(&self.state), State::Works)
     }
 
     /// What it is called: `postgres`, `sqlite` or `redis`.
-    #[allow(dead_code, reason = "for a page of metrics")]
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }
