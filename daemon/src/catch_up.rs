@@ -7,7 +7,8 @@
 //! 2. Most of those who come back have missed nothing. Of all channels that are asked for in the same moment, one statement
 //!    tells the newest event below the window ([`Log::latest`]); the window remembers it, and answers from then on whoever has
 //!    seen that.
-//! 3. Those who are behind are read for channel by channel: from the lowest cursor on, for all whose cursors lie above.
+//! 3. Those who are behind are read for channel by channel: from the lowest cursor on, for all whose cursors lie above, and for
+//!    those as well who come within the next seconds.
 //!
 //! A question that comes alone is read for at once. In a burst, others are waited for a moment, so that the second step has many.
 //! The threads are few, and the queue has an end.
@@ -23,7 +24,7 @@ use tracing::warn;
 
 use crate::hub::lock;
 use crate::metrics::{COUNTS, Limit};
-use crate::window::{Look, Window};
+use crate::window::{Base, Look, Window};
 
 /// Most questions of one statement of the second step.
 const LOOK_MAX: usize = 512;
@@ -40,6 +41,9 @@ const BURST: (usize, Duration) = (16, Duration::from_millis(200));
 /// How long others are waited for in a burst.
 const GATHER: Duration = Duration::from_millis(10);
 
+/// How long what was read is kept for others, and how much of it, in bytes.
+const KEPT: (Duration, usize) = (Duration::from_secs(5), 16 * 1024 * 1024);
+
 type Question = (Channels, Cursor);
 type Answer = Result<Arc<Page>, ServeError>;
 
@@ -48,6 +52,8 @@ type Answer = Result<Arc<Page>, ServeError>;
 pub(crate) struct CatchUp {
     state: Mutex<State>,
     changed: Condvar,
+    /// What was read last, by channels.
+    kept: Mutex<HashMap<Channels, Kept>>,
     /// Most different questions at a time.
     questions_max: usize,
     started: Instant,
@@ -66,6 +72,17 @@ struct State {
     /// Whether a thread waits for more questions; it will take all of them.
     gathering: bool,
     stopped: bool,
+}
+
+/// What was read from an id on to the end of the log.
+#[derive(Debug)]
+struct Kept {
+    at: Instant,
+    /// What the window was like before.
+    base: Base,
+    bounds: Bounds,
+    from: u64,
+    page: Arc<Page>,
 }
 
 /// How many questions came lately.
@@ -95,7 +112,8 @@ enum Job {
 impl CatchUp {
     /// An empty queue for at most `questions_max` different questions.
     pub(crate) fn new(questions_max: usize) -> Self {
-        Self { state: Mutex::default(), changed: Condvar::new(), questions_max, started: Instant::now() }
+        let (state, kept) = (Mutex::default(), Mutex::default());
+        Self { state, changed: Condvar::new(), kept, questions_max, started: Instant::now() }
     }
 
     /// What the database has for `channels` from `cursor` on.
@@ -191,9 +209,9 @@ impl CatchUp {
         }
         let mut behind: HashMap<Channels, Vec<Cursor>> = HashMap::new();
         for question in questions {
-            let found = look(&lock(window), &question);
-            match found {
-                Some(page) => self.answer(&question, &Ok(Arc::new(page))),
+            let found = look(&lock(window), &question).map(Arc::new);
+            match found.or_else(|| self.find(&question, window)) {
+                Some(page) => self.answer(&question, &Ok(page)),
                 None => behind.entry(question.0).or_default().push(question.1),
             }
         }
@@ -210,12 +228,18 @@ impl CatchUp {
             if !self.is_asked(&question) {
                 continue;
             }
+            if let Some(page) = self.find(&question, window) {
+                self.answer(&question, &Ok(page));
+                continue;
+            }
+            let base = lock(window).base();
             COUNTS.reads.one();
             match log.read(channels.as_slice(), cursor, everpoll_log::Limit::BATCH) {
                 Ok(read) => {
                     let bounds = read.bounds;
-                    let page = Page::from(read);
+                    let page = Arc::new(Page::from(read));
                     lock(window).learn(&channels, cursor, &page);
+                    self.keep(&channels, cursor, base, bounds, &page);
                     // Who asked after the read began gets its answer as well: the window has what came since.
                     behind.cursors.retain(|later| match share(&page, &bounds, *later) {
                         Some(page) => {
@@ -224,11 +248,53 @@ impl CatchUp {
                         }
                         None => true,
                     });
-                    self.answer(&question, &Ok(Arc::new(page)));
+                    self.answer(&question, &Ok(page));
                 }
                 Err(error) => self.answer(&question, &Err(failed(&error))),
             }
         }
+    }
+
+    /// Keeps what was read for those who come soon.
+    fn keep(
+        &self,
+        channels: &Channels,
+        cursor: Cursor,
+        base: Option<Base>,
+        bounds: Bounds,
+        page: &Arc<Page>,
+    ) {
+        let (Cursor::After(from), Some(base)) = (cursor, base) else { return };
+        if page.more || page.gap.is_some() {
+            return;
+        }
+        let mut kept = lock(&self.kept);
+        kept.retain(|_, kept| kept.at.elapsed() < KEPT.0);
+        if kept.values().map(|kept| size(&kept.page)).sum::<usize>() + size(page) > KEPT.1 {
+            kept.clear();
+        }
+        // The one that reaches back further is of use to more.
+        if kept.get(channels).is_none_or(|known| from <= known.from) {
+            let (at, page) = (Instant::now(), page.clone());
+            kept.insert(channels.clone(), Kept { at, base, bounds, from, page });
+        }
+    }
+
+    /// What was kept and answers this question as a read would: all later events are in the window, and nothing that it has
+    /// is gone since.
+    fn find(&self, (channels, cursor): &Question, window: &Mutex<Window>) -> Option<Arc<Page>> {
+        let Cursor::After(after) = cursor else { return None };
+        let (base, low) = {
+            let window = lock(window);
+            (window.base()?, window.low())
+        };
+        let kept = lock(&self.kept);
+        let Kept { at, base: before, bounds, from, page } = kept.get(channels)?;
+        let holds = at.elapsed() < KEPT.0 && base.is_of_the_log_of(before) && page.next >= base.floor;
+        if !holds || after < from || *after < low {
+            return None;
+        }
+        share(page, bounds, *cursor).map(Arc::new)
     }
 
     fn answer(&self, question: &Question, answer: &Answer) {
@@ -357,6 +423,11 @@ fn share(page: &Page, bounds: &Bounds, cursor: Cursor) -> Option<Page> {
     Some(Page { gap: None, records, next: page.next, more: page.more })
 }
 
+/// The memory that a page takes, more or less.
+fn size(page: &Page) -> usize {
+    page.records.iter().map(|record| record.json.len() + 256).sum::<usize>() + 256
+}
+
 fn failed(error: &LogError) -> ServeError {
     match Failure::from(error) {
         Failure::Serve(ServeError::LogUnavailable) => ServeError::LogUnavailable,
@@ -407,6 +478,41 @@ mod tests {
         assert_eq!(shared(&page, &bounds, 7), None);
         page.gap = Some(Gap { after: 2, before: 5, reason: GapReason::Trimmed });
         assert_eq!(shared(&page, &bounds, 5), None);
+    }
+
+    #[test]
+    fn what_was_read_is_kept_as_long_as_a_read_would_say_the_same() {
+        let channels = Channels::parse_segment(b"a").unwrap();
+        let question = |after| (channels.clone(), Cursor::After(after));
+        let window = |floor| {
+            let mut window = Window::new(1 << 20, floor);
+            window.filled();
+            Mutex::new(window)
+        };
+        let catch_up = CatchUp::new(9);
+        let bounds = Bounds { low: 2, newest: 9, origin: 0 };
+        let page = Arc::new(Page { gap: None, records: vec![record(5), record(7)], next: 9, more: false });
+        let base = lock(&window(9)).base();
+        catch_up.keep(&channels, Cursor::After(4), base, bounds, &page);
+        // Of less use: it does not replace the other.
+        let less = Arc::new(Page { records: vec![record(7)], ..(*page).clone() });
+        catch_up.keep(&channels, Cursor::After(6), base, bounds, &less);
+        let found = |after, window: &Mutex<Window>| {
+            let page = catch_up.find(&question(after), window)?;
+            Some(page.records.iter().map(|record| record.id).collect::<Vec<_>>())
+        };
+        assert_eq!(found(4, &window(9)), Some(vec![5, 7]));
+        assert_eq!(found(6, &window(9)), Some(vec![7]));
+        assert_eq!(found(9, &window(8)), Some(vec![]));
+        assert_eq!(found(3, &window(9)), None);
+        // Between the page and the window there may be others.
+        assert_eq!(found(6, &window(10)), None);
+        let trimmed = window(9);
+        lock(&trimmed).bound(&Bounds { low: 7, newest: 9, origin: 0 });
+        assert_eq!((found(6, &trimmed), found(7, &trimmed)), (None, Some(vec![])));
+        let other_log = window(9);
+        lock(&other_log).reset(9);
+        assert_eq!(found(6, &other_log), None);
     }
 
     #[test]

@@ -61,6 +61,13 @@ pub(crate) struct Base {
     begun: u64,
 }
 
+impl Base {
+    /// Whether the window has not begun again between the two: it is the same log.
+    pub(crate) fn is_of_the_log_of(&self, other: &Self) -> bool {
+        self.begun == other.begun
+    }
+}
+
 /// A record and the latest time up to it. Times may step back with the database's clock; this one does not, so that
 /// it can be searched.
 #[derive(Debug)]
@@ -134,6 +141,11 @@ impl Window {
     /// Below what it begins; `None` until it is filled.
     pub(crate) fn base(&self) -> Option<Base> {
         self.filled.then_some(Base { floor: self.floor, begun: self.begun })
+    }
+
+    /// Events up to this id are gone from the log.
+    pub(crate) fn low(&self) -> u64 {
+        self.low
     }
 
     /// Takes in what of the log is gone.

@@ -74,6 +74,7 @@ fn killed_daemon_costs_the_database_statements_by_channels_and_not_by_clients() 
         .trim()
         .parse()
         .expect("a number");
+    let top = database.psql("SELECT calls, left(regexp_replace(query, '\\s+', ' ', 'g'), 150) FROM pg_stat_statements WHERE toplevel ORDER BY calls DESC LIMIT 12");
     let attempts = crowd.attempts(killed, Duration::from_millis(500));
     let after = resident_kilobytes(daemon.process().id());
     eprintln!(
@@ -82,6 +83,7 @@ fn killed_daemon_costs_the_database_statements_by_channels_and_not_by_clients() 
          kill: {attempts:?}",
         (ready - killed) as f64 / 1e6,
     );
+    eprintln!("{top}");
     let newest = publish(&database, 0..channels, 1);
     crowd.wait_until_reached(newest + 1 - u64::try_from(channels).expect("some"), wait::PATIENCE);
     wait::until("all have all", wait::PATIENCE, || crowd_is_complete(&mut crowd, &database));
