@@ -181,14 +181,12 @@ fn client_is_told_to_come_back_when_nobody_answers() {
         }
         // The fallback may have published before it died.
         let lost = if fallback_dies { "outcome_unknown" } else { "unreachable" };
-        for (request, code) in [(http::get("/e/a"), "unreachable"), (http::post_json("/publish", "{}"), lost)] {
+        for (request, code) in [(http::get("/e/a"), "unreachable"), (http::post_json("/publish", "{}"), lost)]
+        {
             let reply = request.send(server.address());
             assert_eq!((reply.status, reply.reconnect_in()), (503, 10));
             assert_eq!(reply.header("content-type"), Some("application/problem+json"));
-            assert_eq!(
-                (&reply.json()["code"], &reply.json()["reconnect_in"]),
-                (&code.into(), &10.into())
-            );
+            assert_eq!((&reply.json()["code"], &reply.json()["reconnect_in"]), (&code.into(), &10.into()));
         }
     }
 }
