@@ -44,6 +44,7 @@ fn nothing_is_lost_while_everything_breaks() {
 fn plan(stage: &Stage, database: &Database) -> Plan {
     let mut plan = Plan::new(stage.pages().parse().expect("an address"));
     plan.database = Some(stage.database_url(database));
+    plan.redis = Some(stage.redis_url());
     plan.causes = vec![Cause::Http, Cause::Sql];
     plan.rate = 200.0;
     plan.channels = 50;

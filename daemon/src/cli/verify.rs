@@ -37,6 +37,9 @@ pub(super) struct Arguments {
     /// The database for --by sql; default: that of the settings
     #[arg(long, value_name = "URL")]
     database: Option<String>,
+    /// Tell this Redis (redis://host:port) of each event that is published by sql, as applications do that used it before
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
     /// How events are published
     #[arg(long, value_enum, value_delimiter = ',', default_value = "http")]
     by: Vec<By>,
@@ -167,6 +170,7 @@ fn plan(arguments: Arguments, settings: &Settings) -> Result<Plan, Failure> {
         targets,
         causes: causes.collect(),
         database: Some(database),
+        redis: arguments.redis,
         publish_key: settings.publish_key.as_ref().map(|key| key.expose().to_owned()),
         rate: arguments.rate,
         channels: arguments.channels,

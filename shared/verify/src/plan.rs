@@ -78,6 +78,8 @@ pub struct Plan {
     pub targets: Vec<Target>,
     /// The database of [`Cause::Sql`].
     pub database: Option<String>,
+    /// A Redis that SQL publishers tell of each event, as `channels:<channel>`; `redis://host:port`.
+    pub redis: Option<String>,
     /// How events are published; in turn when there are both.
     pub causes: Vec<Cause>,
     /// Presented when publishing over HTTP.
@@ -131,6 +133,7 @@ impl Plan {
         Self {
             targets: vec![target],
             database: None,
+            redis: None,
             causes: vec![Cause::Http],
             publish_key: None,
             rate: 50.0,

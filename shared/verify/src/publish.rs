@@ -23,6 +23,10 @@ use crate::ledger::{KIND, Told};
 /// How long a publish may take: commits wait for one another, and a database may be gone for a moment.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long Redis may take to be told, and how long it is left alone when it took longer.
+const HINT_PATIENCE: Duration = Duration::from_millis(500);
+const HINT_PAUSE: Duration = Duration::from_secs(2);
+
 /// Pause before an event that was not taken is published again.
 const AGAIN: Duration = Duration::from_millis(250);
 
@@ -182,21 +186,28 @@ fn judge(reply: &Reply) -> Try {
 
 /// Publishes in transactions of the database.
 pub(crate) struct SqlPublisher {
-    pub(crate) world: Arc<World>,
-    pub(crate) careful: bool,
+    world: Arc<World>,
+    careful: bool,
     log: Log,
+    hints: Option<Hints>,
 }
 
 impl SqlPublisher {
     /// Checks the URL.
-    pub(crate) fn new(world: &Arc<World>, url: &str, careful: bool) -> Result<Self, PlanError> {
+    pub(crate) fn new(
+        world: &Arc<World>,
+        url: &str,
+        redis: Option<&str>,
+        careful: bool,
+    ) -> Result<Self, PlanError> {
         let options = Options {
             application_name: "everpoll verify".to_owned(),
             statement_timeout: PATIENCE,
             ..Options::default()
         };
         let log = Log::new(url, options).map_err(|error| PlanError::Wrong(error.to_string()))?;
-        Ok(Self { world: world.clone(), careful, log })
+        let hints = redis.map(Hints::new).transpose()?;
+        Ok(Self { world: world.clone(), careful, log, hints })
     }
 
     /// Publishes until `stopped`.
@@ -232,6 +243,9 @@ impl SqlPublisher {
                     if let Some(id) = ids.first() {
                         ledger.acknowledge(n, *id);
                     }
+                    if let Some(hints) = &mut self.hints {
+                        hints.tell(&ledger.channel_of(n));
+                    }
                     return Ok(Told::Acknowledged);
                 }
                 Err(LogError::OutcomeUnknown { .. }) => true,
@@ -243,5 +257,44 @@ impl SqlPublisher {
             }
             std::thread::sleep(AGAIN);
         }
+    }
+}
+
+/// Tells Redis of each event, as applications do that published there before. One that does not arrive does no harm.
+struct Hints {
+    client: redis::Client,
+    connection: Option<redis::Connection>,
+    /// Not tried before, so that a Redis that is away does not slow publishing down.
+    not_before: Instant,
+}
+
+impl Hints {
+    fn new(url: &str) -> Result<Self, PlanError> {
+        let wrong = |_| PlanError::Wrong("the address of Redis is none; give redis://host:port".to_owned());
+        let client = redis::Client::open(url).map_err(wrong)?;
+        Ok(Self { client, connection: None, not_before: Instant::now() })
+    }
+
+    fn tell(&mut self, channel: &str) {
+        if Instant::now() < self.not_before {
+            return;
+        }
+        if self.try_to_tell(channel).is_err() {
+            self.connection = None;
+            self.not_before = Instant::now() + HINT_PAUSE;
+        }
+    }
+
+    fn try_to_tell(&mut self, channel: &str) -> redis::RedisResult<()> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => {
+                let connection = self.client.get_connection_with_timeout(HINT_PATIENCE)?;
+                connection.set_read_timeout(Some(HINT_PATIENCE))?;
+                connection.set_write_timeout(Some(HINT_PATIENCE))?;
+                none.insert(connection)
+            }
+        };
+        redis::cmd("PUBLISH").arg(format!("channels:{channel}")).arg("{}").exec(connection)
     }
 }

@@ -205,7 +205,7 @@ fn start_publishers(
         let (done, refusals) = (done.clone(), refusals.clone());
         tasks.push(match (plan.causes[number as usize % plan.causes.len()], &plan.database) {
             (Cause::Sql, Some(url)) => {
-                let publisher = SqlPublisher::new(world, url, careful)?;
+                let publisher = SqlPublisher::new(world, url, plan.redis.as_deref(), careful)?;
                 tokio::task::spawn_blocking(move || publisher.run(pace, channel, &done, &refusals))
             }
             _ => tokio::spawn(http(plan, world, careful, number).run(pace, channel, done, refusals)),
@@ -289,7 +289,7 @@ async fn end_channels(plan: &Plan, world: &Arc<World>, end: Instant) -> Result<(
     let announced: Vec<_> = (0..plan.channels).map(|channel| world.ledger.announce(channel, true)).collect();
     let told = match &plan.database {
         Some(url) if !plan.causes.contains(&Cause::Http) => {
-            let mut publisher = SqlPublisher::new(world, url, true)?;
+            let mut publisher = SqlPublisher::new(world, url, plan.redis.as_deref(), true)?;
             let publish = move || {
                 let mut each = announced.into_iter().map(|n| publisher.publish(n, || Instant::now() >= end));
                 each.try_fold(Told::Acknowledged, |all, told| Ok(all.min(told?)))

@@ -49,6 +49,7 @@ impl Stage {
         let url = through(&link("fallback and PostgreSQL", &server), database);
         let fallback = Fallback::on(url).start();
         link("publishers and PostgreSQL", &server);
+        link("publishers and Redis", &redis.address());
         let doors = [
             link("nginx and daemon 1", daemons[0].address()),
             link("nginx and daemon 2", daemons[1].address()),
@@ -88,6 +89,11 @@ impl Stage {
     /// Where publishers write.
     pub(super) fn database_url(&self, database: &Database) -> String {
         through(self.link("publishers and PostgreSQL"), database)
+    }
+
+    /// What publishers tell of each event.
+    pub(super) fn redis_url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.link("publishers and Redis").port())
     }
 
     /// What all have logged.
