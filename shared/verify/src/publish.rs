@@ -148,7 +148,7 @@ impl HttpPublisher {
         };
         match reply {
             Ok(reply) => judge(&reply),
-            Err(failure) if failure.is_before_sending() => Try::NotTaken,
+            Err(failure) if !failure.sent => Try::NotTaken,
             Err(_) => Try::Unknown,
         }
     }

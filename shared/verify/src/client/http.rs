@@ -10,7 +10,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
-use super::{CANNOT_CONNECT, CONNECT, Failure};
+use super::{CONNECT, Failure};
 use crate::target::{Stream, Target};
 
 /// A connection that is kept between requests.
@@ -32,8 +32,8 @@ pub(crate) struct Reply {
 pub(super) async fn connect(target: &Target) -> Result<Box<dyn Stream>, Failure> {
     match timeout(CONNECT, target.connect()).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(Failure::new(format!("{CANNOT_CONNECT}: {}", error.kind()))),
-        Err(_) => Err(Failure::new(format!("{CANNOT_CONNECT}: no answer in time"))),
+        Ok(Err(error)) => Err(Failure::unsent(error.kind())),
+        Err(_) => Err(Failure::unsent("no answer in time")),
     }
 }
 
@@ -41,9 +41,7 @@ impl Connection {
     /// Opens one.
     pub(crate) async fn open(target: &Target) -> Result<Self, Failure> {
         let stream = connect(target).await?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| Failure::new(format!("{CANNOT_CONNECT}: {error}")))?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(Failure::unsent)?;
         // It ends with the sender.
         tokio::spawn(connection);
         Ok(Self { sender, used: false })
@@ -77,7 +75,7 @@ impl Connection {
 }
 
 /// What a broken connection is called.
-pub(super) fn broken(error: &hyper::Error) -> String {
+fn broken(error: &hyper::Error) -> String {
     if error.is_incomplete_message() || error.is_canceled() {
         "closed without an answer".to_owned()
     } else if error.is_parse() {

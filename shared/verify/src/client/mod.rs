@@ -29,9 +29,6 @@ const BEAT: u64 = 4;
 /// Longest time on one stream where the transport is chosen anew each time, ms.
 const STEP: u64 = 15_000;
 
-/// How what failed before anything was sent is called.
-const CANNOT_CONNECT: &str = "cannot connect";
-
 /// Longest delay that is obeyed.
 const DELAY_MAX: Duration = Duration::from_secs(60);
 
@@ -57,22 +54,30 @@ pub(crate) struct Client {
     connection: Option<Connection>,
 }
 
-/// Why a request failed, in words that are counted.
+/// Why a request failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
+    /// In words that are counted.
     what: String,
     /// When to come back, if the server said it.
     delay: Option<Duration>,
+    /// Whether the server may have seen the request.
+    pub(crate) sent: bool,
 }
 
 impl Failure {
-    /// Whether the server cannot have seen the request.
-    pub(crate) fn is_before_sending(&self) -> bool {
-        self.what.starts_with(CANNOT_CONNECT)
+    fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), delay: None, sent: true }
     }
 
-    pub(crate) fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), delay: None }
+    /// No connection came about.
+    fn unsent(why: impl std::fmt::Display) -> Self {
+        Self { sent: false, ..Self::new(format!("cannot connect: {why}")) }
+    }
+
+    /// An answer with another status than was hoped for.
+    fn status(status: u16, delay: Option<Duration>) -> Self {
+        Self { delay, ..Self::new(format!("status {status}")) }
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) async fn ask(client: &mut Client, transport: Transport) -> Asked {
     let response = Connection::send(&mut client.connection, &target, request, hold + GRACE).await?;
     let reply = Reply::read(response, hold + GRACE).await?;
     if reply.status != 200 {
-        return Err(Failure { what: format!("status {}", reply.status), delay: reply.reconnect_in });
+        return Err(Failure::status(reply.status, reply.reconnect_in));
     }
     let envelope: Envelope = match serde_json::from_slice(&reply.body) {
         Ok(envelope) => envelope,

@@ -49,7 +49,7 @@ pub(super) async fn follow(client: &mut Client) -> Asked {
         Ok(Err(Error::Http(response))) => {
             let told = response.headers().get("x-ps-reconnect-in");
             let delay = told.and_then(|value| value.to_str().ok()?.parse().ok()).map(Duration::from_secs);
-            return Err(Failure { what: format!("status {}", response.status().as_u16()), delay });
+            return Err(Failure::status(response.status().as_u16(), delay));
         }
         Ok(Err(error)) => return Err(Failure::new(format!("no WebSocket: {}", kind(&error)))),
         Err(_) => return Err(Failure::new("no answer in time")),

@@ -23,7 +23,7 @@ pub(super) async fn follow(client: &mut Client) -> Asked {
     let response = Connection::send(&mut connection, &target, request, GRACE).await?;
     if response.status() != 200 {
         let reply = Reply::read(response, GRACE).await?;
-        return Err(Failure { what: format!("status {}", reply.status), delay: reply.reconnect_in });
+        return Err(Failure::status(reply.status, reply.reconnect_in));
     }
     let mut body = response.into_body();
     let mut blocks = Blocks::default();
@@ -35,13 +35,10 @@ pub(super) async fn follow(client: &mut Client) -> Asked {
             Err(_) => return Err(Failure::new("stream silent")),
             // Told when to come back, it ends as it should; else a connection broke.
             Ok(None | Some(Err(_))) => {
-                return blocks.retry.ok_or_else(|| Failure::new("stream cut")).and_then(|told| {
-                    if blocks.ended {
-                        Ok(told)
-                    } else {
-                        Err(Failure { what: "stream cut".to_owned(), delay: None })
-                    }
-                });
+                return match blocks.retry {
+                    Some(told) if blocks.ended => Ok(told),
+                    _ => Err(Failure::new("stream cut")),
+                };
             }
             Ok(Some(Ok(frame))) => frame,
         };
