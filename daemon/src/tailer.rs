@@ -4,7 +4,7 @@
 //! publishing) only say when to look; without any, the thread looks once a second (`sweep_interval`), the *sweep*. A
 //! wake-up is a flag and not a queue: however many come while it reads, it reads once more.
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use everpoll_log::{Limit, Log, LogError};
@@ -60,16 +60,51 @@ impl Bell {
         self.changed.notify_one();
     }
 
-    /// Waits for a ring, or until `timeout` is over; `false` when stopped.
-    fn wait(&self, timeout: Duration) -> bool {
-        let ring = lock(&self.state);
-        let silent = |ring: &mut Ring| !ring.rung && !ring.stopped;
-        let (mut ring, _) = match self.changed.wait_timeout_while(ring, timeout, silent) {
-            Ok(result) => result,
-            Err(poisoned) => poisoned.into_inner(),
-        };
+    /// Waits for a ring, or until `most` is over, but not less than `least`; `false` when stopped.
+    fn wait(&self, least: Duration, most: Duration) -> bool {
+        let ring = self.wait_while(lock(&self.state), least, |ring| !ring.stopped);
+        let mut ring = self.wait_while(ring, most.saturating_sub(least), |ring| !ring.rung && !ring.stopped);
         ring.rung = false;
         !ring.stopped
+    }
+
+    fn wait_while<'a>(
+        &self,
+        ring: MutexGuard<'a, Ring>,
+        limit: Duration,
+        waits: impl Fn(&Ring) -> bool,
+    ) -> MutexGuard<'a, Ring> {
+        match self.changed.wait_timeout_while(ring, limit, |ring| waits(ring)) {
+            Ok((ring, _)) => ring,
+            Err(poisoned) => poisoned.into_inner().0,
+        }
+    }
+}
+
+/// Keeps hints for nothing from becoming reads for nothing: a Redis that others use as well may send thousands a second.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Reads in a row that found nothing, each soon after the one before.
+    idle: u32,
+    last: Option<Instant>,
+}
+
+impl Pace {
+    /// So many reads in a row may find nothing before they are slowed down: each event is told more than once.
+    const PATIENCE: u32 = 16;
+
+    /// Then there is at least this long between two.
+    const REST: Duration = Duration::from_millis(5);
+
+    /// What counts as soon.
+    const SOON: Duration = Duration::from_millis(50);
+
+    /// A read has ended `now`, and found something or not: how long to rest before the next.
+    fn after(&mut self, found: bool, now: Instant) -> Duration {
+        let soon = self.last.is_some_and(|last| now.saturating_duration_since(last) < Self::SOON);
+        self.idle = if found || !soon { 0 } else { self.idle + 1 };
+        self.last = Some(now);
+        if self.idle < Self::PATIENCE { Duration::ZERO } else { Self::REST }
     }
 }
 
@@ -98,16 +133,17 @@ impl Tailer {
     pub(crate) fn run(mut self) {
         let mut started = false;
         let mut lost_at: Option<Instant> = None;
+        let mut pace = Pace::default();
         loop {
             let result = if started { self.follow() } else { self.start() };
-            let pause = match result {
-                Ok(()) => {
+            let (least, most) = match result {
+                Ok(found) => {
                     started = true;
                     if let Some(at) = lost_at.take() {
                         info!(lost_for_ms = at.elapsed().as_millis(), "the log can be read again");
                     }
                     self.health.log_is_read();
-                    self.sweep_interval
+                    (pace.after(found, Instant::now()), self.sweep_interval)
                 }
                 Err(error) => {
                     // Once, and not four times a second.
@@ -116,17 +152,18 @@ impl Tailer {
                         lost_at = Some(Instant::now());
                     }
                     self.health.log_is_lost(&error.to_string());
-                    RETRY
+                    // However many hints come meanwhile.
+                    (RETRY, RETRY)
                 }
             };
-            if !self.bell.wait(pause) {
+            if !self.bell.wait(least, most) {
                 return;
             }
         }
     }
 
     /// Fills the window with the newest events.
-    fn start(&mut self) -> Result<(), LogError> {
+    fn start(&mut self) -> Result<bool, LogError> {
         let room = u64::try_from(self.window_bytes).unwrap_or(u64::MAX);
         let floor = self.log.tail_start(Limit { events: 500_000, bytes: room })?;
         lock(&self.window).reset(floor);
@@ -135,15 +172,16 @@ impl Tailer {
         self.tell();
         let (events, bytes) = lock(&self.window).size();
         info!(events, bytes, newest = lock(&self.window).newest(), "the window is filled");
-        Ok(())
+        Ok(true)
     }
 
     fn tell(&self) {
         self.newest.send_replace(lock(&self.window).newest());
     }
 
-    /// Reads until there is nothing new.
-    fn follow(&mut self) -> Result<(), LogError> {
+    /// Reads until there is nothing new; says whether there was anything.
+    fn follow(&mut self) -> Result<bool, LogError> {
+        let mut found = false;
         loop {
             let last = lock(&self.window).newest();
             let read = self.log.tail(last, TAIL)?;
@@ -152,8 +190,9 @@ impl Tailer {
             }
             lock(&self.window).bound(&read.bounds);
             if read.events.is_empty() {
-                return Ok(());
+                return Ok(found);
             }
+            found = true;
             let records: Vec<_> = read.events.iter().map(|event| Arc::new(Record::from(event))).collect();
             let mut channels: Vec<_> = records.iter().map(|record| record.channel.clone()).collect();
             channels.sort_unstable();
@@ -162,7 +201,7 @@ impl Tailer {
             self.tell();
             self.hub.wake(&channels);
             if !read.more {
-                return Ok(());
+                return Ok(found);
             }
         }
     }
@@ -189,5 +228,36 @@ impl Tailer {
         self.tell();
         self.hub.wake_all(Wake::News);
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_for_nothing_are_slowed_down_and_news_never() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        // Each event is told twice: the second read finds nothing.
+        assert!((0..100).all(|n| pace.after(n % 2 == 0, at(n)).is_zero()));
+        let rests = (100..150).filter(|n| !pace.after(false, at(*n)).is_zero()).count();
+        assert!((30..40).contains(&rests), "{rests} of 50 reads for nothing were followed by a rest");
+        assert!(pace.after(true, at(150)).is_zero() && pace.after(false, at(151)).is_zero());
+        // Once a second is no flood.
+        assert!((1..50).all(|n| pace.after(false, at(n * 1000)).is_zero()));
+    }
+
+    #[test]
+    fn ring_ends_the_wait_but_not_the_rest() {
+        let bell = Bell::default();
+        let (rest, long) = (Duration::from_millis(50), Duration::from_secs(60));
+        bell.ring();
+        let start = Instant::now();
+        assert!(bell.wait(rest, long));
+        assert!(start.elapsed() >= rest && start.elapsed() < long);
+        bell.stop();
+        assert!(!bell.wait(long, long));
+        assert!(start.elapsed() < long);
     }
 }

@@ -66,6 +66,11 @@ impl Sentinels {
         [self.servers[0].port(), self.servers[1].port()]
     }
 
+    /// Kills all Sentinels.
+    pub fn kill_sentinels(&mut self) {
+        self.sentinels.iter_mut().for_each(Redis::kill_9);
+    }
+
     /// The master.
     ///
     /// # Panics

@@ -21,6 +21,8 @@ pub(super) struct Servers {
     patience: Duration,
     /// Nodes of the cluster beside those in the settings, as it named them last.
     learned: Vec<RedisPlace>,
+    /// Which Sentinel is asked next.
+    turn: usize,
 }
 
 /// Where a session takes place.
@@ -36,7 +38,7 @@ pub(super) struct Found {
 
 impl Servers {
     pub(super) fn new(url: RedisUrl, patience: Duration) -> Self {
-        Self { url, patience, learned: Vec::new() }
+        Self { url, patience, learned: Vec::new(), turn: 0 }
     }
 
     /// How long anything may take.
@@ -54,15 +56,19 @@ impl Servers {
     }
 
     /// Sees that a session is still where it should be. A master that lost its Sentinels goes on answering, to us alone.
-    pub(super) async fn confirm(&self, found: &Found) -> Result<(), String> {
-        if !matches!(self.url.servers, RedisServers::Sentinel { .. }) {
-            return Ok(());
+    pub(super) async fn confirm(&mut self, found: &Found) -> Result<(), String> {
+        let RedisServers::Sentinel { sentinels, master, login } = &self.url.servers else { return Ok(()) };
+        self.turn = (self.turn + 1) % sentinels.len();
+        match self.ask_sentinel(&sentinels[self.turn], login, master).await {
+            Ok(place) if place != found.listener => {}
+            // One that is away says nothing about the master; a canary does.
+            Ok(_) | Err(_) => return Ok(()),
         }
-        let master = self.master().await?;
-        if master == found.listener {
-            return Ok(());
+        // It may itself be the one that is cut off from the others.
+        match self.master().await? {
+            place if place == found.listener => Ok(()),
+            place => Err(format!("the Sentinels name another master, {place} instead of {}", found.listener)),
         }
-        Err(format!("the Sentinels name another master, {master} instead of {}", found.listener))
     }
 
     /// Connects to one of them and gives the connection a name that its operator sees (`CLIENT LIST`).
@@ -124,19 +130,27 @@ impl Servers {
         }
     }
 
-    /// The master, as the first Sentinel that answers says.
+    /// The master, as most Sentinels say: one that is cut off may still name an old one.
     async fn master(&self) -> Result<RedisPlace, String> {
         let RedisServers::Sentinel { sentinels, master, login } = &self.url.servers else {
             return Err("there are no Sentinels".to_owned());
         };
+        let mut votes: Vec<(RedisPlace, usize)> = Vec::new();
         let mut whys = Vec::new();
         for sentinel in sentinels {
             match self.ask_sentinel(sentinel, login, master).await {
-                Ok(place) => return Ok(place),
+                Ok(place) => match votes.iter_mut().find(|(voted, _)| *voted == place) {
+                    Some((_, count)) => *count += 1,
+                    None => votes.push((place, 1)),
+                },
                 Err(why) => whys.push(why),
             }
+            if votes.iter().any(|(_, count)| count * 2 > sentinels.len()) {
+                break;
+            }
         }
-        Err(format!("no Sentinel names a master: {}", whys.join("; ")))
+        let most = votes.into_iter().max_by_key(|(_, count)| *count);
+        most.map(|(place, _)| place).ok_or_else(|| format!("no Sentinel names a master: {}", whys.join("; ")))
     }
 
     async fn ask_sentinel(
