@@ -38,6 +38,10 @@ const CONNECTIONS: usize = 3;
 /// kernel's list is full, a web server's next attempt fails; so all of that list is taken.
 const ACCEPTS_PER_TURN: usize = BACKLOG as usize;
 
+/// Connections that have their turn before the kernel's list is looked at again: it holds 4,096 at most, and while thousands have
+/// their turn, thousands more come.
+const TURNS_PER_ACCEPT: usize = 32;
+
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -321,7 +325,11 @@ impl<'a, S: Service> Server<'a, S> {
         let mut ready = std::mem::take(&mut self.ready);
         ready.sort_unstable();
         ready.dedup();
-        for index in ready {
+        for (done, index) in ready.into_iter().enumerate() {
+            if done % TURNS_PER_ACCEPT == TURNS_PER_ACCEPT - 1 {
+                self.may_accept = true;
+                self.accept(shared);
+            }
             if let Some(connection) = &mut self.connections[index] {
                 let turn = connection.advance(&mut self.buffer, shared);
                 self.take_turn(index, turn, shared);
