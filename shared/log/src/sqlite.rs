@@ -28,11 +28,13 @@ pub struct SqliteLog {
     file: Option<File>,
     /// What this connection has raised the mark to.
     marked: u64,
+    /// The newest id that has to go by count, found once for many batches.
+    surplus: Option<trim::Surplus>,
 }
 
 impl SqliteLog {
     pub(crate) fn new(path: PathBuf, options: Options) -> Self {
-        Self { path, options, file: None, marked: 0 }
+        Self { path, options, file: None, marked: 0, surplus: None }
     }
 
     pub(crate) fn migrate(&mut self) -> Result<Migrated, LogError> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ pub(super) struct Connection {
     client: Client,
     shared: Arc<Shared>,
     limit: Duration,
+    number: u64,
 }
 
 /// What the task that moves the bytes leaves for the callers.
@@ -85,7 +87,14 @@ impl Connection {
                 return Err(failure);
             }
         };
-        Ok(Self { runtime: Some(runtime), client, shared, limit: options.statement_timeout + GRACE })
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let (limit, number) = (options.statement_timeout + GRACE, NEXT.fetch_add(1, Ordering::Relaxed));
+        Ok(Self { runtime: Some(runtime), client, shared, limit, number })
+    }
+
+    /// Differs between all connections of this process.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// Sets the session's limits, lets the log notice that it was restored, and returns its layout; 0 when there is no

@@ -6,7 +6,10 @@
 use super::{Connection, Failure, PostgresLog};
 use crate::{LogError, Migrated};
 
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/postgres/0001_event_log.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/postgres/0001_event_log.sql"),
+    include_str!("../../migrations/postgres/0002_trim.sql"),
+];
 
 /// The newest migration.
 #[expect(clippy::cast_possible_truncation, reason = "there are not 2^32 files")]

@@ -13,17 +13,19 @@ use crate::{LogError, Retention};
 pub(super) struct Surplus {
     keep: u64,
     up_to: i64,
+    /// The connection that it was found on. On another one, the log may be an older copy, of which nothing has to go.
+    connection: u64,
 }
 
 impl PostgresLog {
     pub(crate) fn trim(&mut self, keep: &Retention, batch: u32) -> Result<u64, LogError> {
         let known = self.surplus.filter(|surplus| Some(surplus.keep) == keep.max_events);
-        let mut up_to = known.map(|surplus| surplus.up_to);
-        if let (None, Some(count)) = (up_to, keep.max_events) {
-            up_to = self.find_surplus(count)?;
-            self.surplus = up_to.map(|up_to| Surplus { keep: count, up_to });
-        }
-        let removed = self.remove(keep.max_age, up_to, batch)?;
+        let surplus = match (known, keep.max_events) {
+            (None, Some(count)) => self.find_surplus(count)?,
+            _ => known,
+        };
+        self.surplus = surplus;
+        let removed = self.remove(keep.max_age, surplus, batch)?;
         if removed == 0 || removed < u64::from(batch) {
             self.surplus = None;
         }
@@ -31,18 +33,27 @@ impl PostgresLog {
         if removed == 0 && known.is_some() { self.trim(keep, batch) } else { Ok(removed) }
     }
 
-    fn find_surplus(&mut self, keep: u64) -> Result<Option<i64>, LogError> {
-        let keep = i64::try_from(keep).unwrap_or(i64::MAX);
-        let rows =
-            self.run(|connection| connection.query("select everpoll.surplus($1)", &[(&keep, Type::INT8)]))?;
-        Ok(rows.first().and_then(|row| row.get(0)))
+    fn find_surplus(&mut self, keep: u64) -> Result<Option<Surplus>, LogError> {
+        let count = i64::try_from(keep).unwrap_or(i64::MAX);
+        self.run(|connection| {
+            let rows = connection.query("select everpoll.surplus($1)", &[(&count, Type::INT8)])?;
+            let up_to = rows.first().and_then(|row| row.get::<_, Option<i64>>(0));
+            Ok(up_to.map(|up_to| Surplus { keep, up_to, connection: connection.number() }))
+        })
     }
 
-    fn remove(&mut self, max_age: Option<Duration>, up_to: Option<i64>, batch: u32) -> Result<u64, LogError> {
+    fn remove(
+        &mut self,
+        max_age: Option<Duration>,
+        surplus: Option<Surplus>,
+        batch: u32,
+    ) -> Result<u64, LogError> {
         // The driver has no type for intervals. More than a hundred years is more than the log can be old.
         let seconds = max_age.map(|age| age.as_secs_f64().min(3.2e9));
         let batch = i32::try_from(batch).unwrap_or(i32::MAX);
         let rows = self.run(|connection| {
+            let surplus = surplus.filter(|surplus| surplus.connection == connection.number());
+            let up_to = surplus.map(|surplus| surplus.up_to);
             connection.query(
                 "select everpoll.trim(make_interval(secs => $1), $2, $3)",
                 &[(&seconds, Type::FLOAT8), (&up_to, Type::INT8), (&batch, Type::INT4)],
