@@ -1,9 +1,10 @@
-//! What docs/reference/sql.md shows is what happens.
+//! What docs/reference/sql.md and docs/how-to/page-load.md show is what happens.
 
 use everpoll_log::{Log, Options};
 use everpoll_tests::{Database, Sqlite};
 
-const PAGE: &str = include_str!("../../../docs/reference/sql.md");
+const REFERENCE: &str = include_str!("../../../docs/reference/sql.md");
+const PAGE_LOAD: &str = include_str!("../../../docs/how-to/page-load.md");
 
 /// A code block: its language and text, and the text block right behind it.
 struct Block<'a> {
@@ -29,6 +30,16 @@ fn blocks(page: &str) -> Vec<Block<'_>> {
 
 #[test]
 fn statements_of_the_reference_answer_as_it_says() {
+    run(REFERENCE, 10);
+}
+
+#[test]
+fn statements_about_page_loads_answer_as_the_page_says() {
+    run(PAGE_LOAD, 6);
+}
+
+/// Runs all blocks of a page, of which there are more than `least`.
+fn run(page: &str, least: usize) {
     let database = Database::shared();
     let mut log = Log::new(&database.url(), Options::default()).unwrap();
     log.migrate().unwrap();
@@ -40,8 +51,8 @@ fn statements_of_the_reference_answer_as_it_says() {
         code.replace("shop", &format!("shop_{name}")).replace("everpoll_program", &format!("program_{name}"))
     };
 
-    let blocks = blocks(PAGE);
-    assert!(blocks.len() > 10);
+    let blocks = blocks(page);
+    assert!(blocks.len() > least);
     for Block { language, code, answer } in blocks {
         match language {
             "sql" => {
@@ -56,8 +67,16 @@ fn statements_of_the_reference_answer_as_it_says() {
                 assert!(error.contains(answer), "{code} fails with {error}");
             }
             "sql-sqlite" => rusqlite::Connection::open(file.path()).unwrap().execute_batch(code).unwrap(),
+            // In a file of the application's own.
+            "sql-sqlite-own" => {
+                let code = code.replace("everpoll.db", file.path().to_str().unwrap());
+                let own = file.path().with_extension("own");
+                rusqlite::Connection::open(own).unwrap().execute_batch(&code).unwrap();
+            }
             other => panic!("nobody runs a block of {other:?}"),
         }
     }
-    database.psql(&own("drop owned by shop, everpoll_program; drop role shop, everpoll_program"));
+    if page.contains("CREATE ROLE") {
+        database.psql(&own("drop owned by shop, everpoll_program; drop role shop, everpoll_program"));
+    }
 }

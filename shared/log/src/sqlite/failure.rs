@@ -60,7 +60,7 @@ impl Failure {
             Self::Refused(error) => return error,
             Self::Sqlite(error) => error,
         };
-        let (path, why) = (path.display(), message(&error));
+        let (at, path, why) = (path, path.display(), message(&error));
         match code {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => LogError::Unavailable {
                 detail: format!(
@@ -70,14 +70,10 @@ impl Failure {
             Some(ErrorCode::DiskFull) => LogError::Full {
                 detail: format!("the disk of {path} is full; make room, or keep events for a shorter time"),
             },
-            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => LogError::Unavailable {
-                detail: format!(
-                    "{path} is read-only ({why}); this program needs the right to write to the file and to its directory, where SQLite puts two more files"
-                ),
-            },
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => read_only(at, &why),
             Some(ErrorCode::CannotOpen) => LogError::Unavailable {
                 detail: format!(
-                    "{path} cannot be opened ({why}); does the directory exist, and may this program write to it?"
+                    "{path} cannot be opened ({why}); does the directory exist, may this program write to it, or is the disk read-only?"
                 ),
             },
             Some(ErrorCode::NotADatabase) => LogError::Settings {
@@ -91,6 +87,16 @@ impl Failure {
             }
             _ => LogError::Other { detail: format!("{path} gave an unexpected answer: {why}") },
         }
+    }
+}
+
+/// The file cannot be written.
+pub(super) fn read_only(path: &Path, why: &str) -> LogError {
+    LogError::Unavailable {
+        detail: format!(
+            "{} is read-only ({why}); this program needs the right to write to the file and to its directory, where SQLite puts two more files",
+            path.display()
+        ),
     }
 }
 

@@ -15,7 +15,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use super::{Failure, mark, signed};
 use crate::{LogError, Migrated, Options};
 
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/0001_event_log.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/sqlite/0001_event_log.sql"),
+    include_str!("../../migrations/sqlite/0002_cursor.sql"),
+];
 
 /// "Evpo" in the file's header, so that `file` and this program tell it from other databases.
 const APPLICATION: i32 = 0x4576_706f;
@@ -40,6 +43,10 @@ impl File {
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
+        // SQLite goes on with reading then, and all of this process would, also when the file can be written again.
+        if connection.is_readonly("main")? {
+            return Err(Failure::Refused(super::failure::read_only(path, "it was opened for reading")));
+        }
         let busy = BUSY.min(options.statement_timeout);
         connection.busy_timeout(busy)?;
         check_owner(&connection, path)?;
