@@ -1,11 +1,12 @@
 //! What PostgreSQL and the driver report, sorted into what it means for the caller.
 //!
 //! What a newcomer gets wrong: an *answer* that is an error means that the transaction did not happen. Silence means
-//! nothing: the server may have committed and then vanished.
+//! nothing: the server may have committed and then vanished. Nor does the last word of a server that panics, as it does for
+//! want of room for its write-ahead log.
 
 use everpoll_protocol::RequestError;
 use tokio_postgres::Error;
-use tokio_postgres::error::DbError;
+use tokio_postgres::error::{DbError, Severity};
 
 use super::Server;
 use crate::LogError;
@@ -33,6 +34,10 @@ impl Failure {
     }
 
     fn of(answer: &DbError) -> Self {
+        // A server that panics may have written the commit before: only its recovery decides.
+        if answer.parsed_severity() == Some(Severity::Panic) {
+            return Self::Lost { detail: answer.message().to_owned(), timed_out: false };
+        }
         match answer.code().code() {
             // Schema, table, function or column is missing.
             "3F000" | "42P01" | "42883" | "42703" => Self::NoLog,
