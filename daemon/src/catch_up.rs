@@ -232,13 +232,17 @@ impl CatchUp {
                 self.answer(&question, &Ok(page));
                 continue;
             }
-            let base = lock(window).base();
+            // What is trimmed during the read may be gone from it, or not.
+            let (base, low) = {
+                let window = lock(window);
+                (window.base(), window.low())
+            };
             COUNTS.reads.one();
             match log.read(channels.as_slice(), cursor, everpoll_log::Limit::BATCH) {
                 Ok(read) => {
                     let bounds = read.bounds;
                     let page = Arc::new(Page::from(read));
-                    lock(window).learn(&channels, cursor, &page);
+                    lock(window).learn(&channels, cursor, &page, low);
                     self.keep(&channels, cursor, base, bounds, &page);
                     // Who asked after the read began gets its answer as well: the window has what came since.
                     behind.cursors.retain(|later| match share(&page, &bounds, *later) {

@@ -76,12 +76,31 @@ struct Placed {
     record: Arc<Record>,
 }
 
-/// A channel has no event with `after < id <= floor`, and, where that is known, none placed later than `since` with
-/// an id up to the floor.
+/// A channel has no event with `after < id <= floor`, and, where that is known, none placed later than a time with an id
+/// up to the floor.
 #[derive(Clone, Copy, Debug)]
 struct Quiet {
     after: u64,
-    since: Option<Timestamp>,
+    since: Option<QuietSince>,
+}
+
+/// Since when a channel is quiet, as long as no more than up to `low` is trimmed: what goes after that, of whatever channel,
+/// may have been placed later than `time`, and a gap must be told.
+#[derive(Clone, Copy, Debug)]
+struct QuietSince {
+    time: Timestamp,
+    low: u64,
+}
+
+impl QuietSince {
+    /// What is known from both. What no longer holds is the one of the lower mark.
+    fn and(self, other: Self) -> Self {
+        match self.low.cmp(&other.low) {
+            std::cmp::Ordering::Less => other,
+            std::cmp::Ordering::Equal => Self { time: self.time.min(other.time), low: self.low },
+            std::cmp::Ordering::Greater => self,
+        }
+    }
 }
 
 impl Window {
@@ -181,7 +200,8 @@ impl Window {
                 self.channels.remove(&record.channel);
             }
         }
-        self.remember(record.channel.clone(), Quiet { after: record.id, since: Some(latest) });
+        let since = QuietSince { time: latest, low: record.id };
+        self.remember(record.channel.clone(), Quiet { after: record.id, since: Some(since) });
     }
 
     fn remember(&mut self, channel: Channel, quiet: Quiet) {
@@ -191,8 +211,9 @@ impl Window {
         self.quiet.insert(channel, quiet);
     }
 
-    /// Takes in that the database, read for all of `channels` from `cursor` on, gave `page`.
-    pub(crate) fn learn(&mut self, channels: &Channels, cursor: Cursor, page: &Page) {
+    /// Takes in that the database, read for all of `channels` from `cursor` on, gave `page`. `low` was the
+    /// [low-water mark](Self::low) before that read.
+    pub(crate) fn learn(&mut self, channels: &Channels, cursor: Cursor, page: &Page, low: u64) {
         // Only a read to the end of the log, made at or after the window's floor, says that nothing lies between.
         if page.more || page.gap.is_some() || page.next < self.floor {
             return;
@@ -209,10 +230,11 @@ impl Window {
                 (None, Cursor::Since(since)) => (self.floor, Some(since)),
                 (None, Cursor::Now) => continue,
             };
+            let since = since.map(|time| QuietSince { time, low });
             let known = self.quiet.get(channel).copied();
             let after = known.map_or(after, |known| known.after.min(after));
             let since = match known.and_then(|known| known.since) {
-                Some(known) => Some(since.map_or(known, |since| since.min(known))),
+                Some(known) => Some(since.map_or(known, |since| since.and(known))),
                 None => since,
             };
             self.remember(channel.clone(), Quiet { after, since });
@@ -271,7 +293,8 @@ impl Window {
     fn first_since(&self, channels: &Channels, since: Timestamp) -> Option<u64> {
         let index = self.records.partition_point(|placed| placed.latest <= since);
         let quiet_since = |channel: &Channel| {
-            self.quiet.get(channel).and_then(|quiet| quiet.since).is_some_and(|quiet| quiet <= since)
+            let quiet = self.quiet.get(channel).and_then(|quiet| quiet.since);
+            quiet.is_some_and(|quiet| quiet.time <= since && self.low <= quiet.low)
         };
         // Where the first event of the window is early enough, or the log had none before it, all later ones are here.
         if index == 0 && self.floor > 0 && !channels.as_slice().iter().all(quiet_since) {
@@ -407,7 +430,7 @@ mod tests {
         let mut window = window();
         window.bound(&Bounds { low: 0, newest: 14, origin: 10 });
         let page = Page { next: 14, records: vec![record(3, "c")], ..Page::default() };
-        window.learn(&channels("c"), Cursor::After(2), &page);
+        window.learn(&channels("c"), Cursor::After(2), &page, 0);
         for held in [false, true] {
             assert_eq!(window.look(&channels("c"), Cursor::After(7), held), Look::Miss);
         }
@@ -450,12 +473,12 @@ mod tests {
     fn channel_that_was_looked_up_is_not_looked_up_again() {
         let mut window = window();
         let nothing = Page { next: 14, ..Page::default() };
-        window.learn(&channels("c"), Cursor::After(3), &nothing);
+        window.learn(&channels("c"), Cursor::After(3), &nothing, 0);
         assert_eq!(ids(look(&window, &channels("c"), Cursor::After(3))), Some((vec![], 14)));
         assert_eq!(ids(look(&window, &channels("c"), Cursor::After(5))), Some((vec![], 14)));
         assert_eq!(look(&window, &channels("c"), Cursor::After(2)), Look::Miss);
         assert_eq!(look(&window, &channels("c,d"), Cursor::After(3)), Look::Miss);
-        window.learn(&channels("d"), since(4), &nothing);
+        window.learn(&channels("d"), since(4), &nothing, 0);
         window.append(vec![record(15, "d")], 15);
         assert_eq!(ids(look(&window, &channels("d"), since(5))), Some((vec![15], 15)));
         assert_eq!(look(&window, &channels("d"), since(3)), Look::Miss);
@@ -465,10 +488,30 @@ mod tests {
     fn read_that_did_not_reach_the_end_teaches_nothing() {
         let mut window = window();
         let page = Page { next: 5, more: true, records: vec![record(5, "c")], gap: None };
-        window.learn(&channels("c"), Cursor::After(3), &page);
+        window.learn(&channels("c"), Cursor::After(3), &page, 0);
         assert_eq!(look(&window, &channels("c"), Cursor::After(5)), Look::Miss);
-        window.learn(&channels("c"), Cursor::After(3), &Page { next: 9, more: false, ..page });
+        window.learn(&channels("c"), Cursor::After(3), &Page { next: 9, more: false, ..page }, 0);
         assert_eq!(look(&window, &channels("c"), Cursor::After(5)), Look::Miss);
+    }
+
+    #[test]
+    fn time_before_what_was_trimmed_is_a_miss_although_the_channel_is_quiet() {
+        let low = |window: &mut Window, low| window.bound(&Bounds { low, newest: 17, origin: 0 });
+        let mut window = window();
+        let nothing = Page { next: 14, ..Page::default() };
+        window.learn(&channels("c"), since(4), &nothing, 0);
+        assert_eq!(ids(look(&window, &channels("c"), since(5))), Some((vec![], 14)));
+        low(&mut window, 9);
+        assert_eq!(look(&window, &channels("c"), since(5)), Look::Miss);
+        // Once it was looked up again.
+        window.learn(&channels("c"), since(9), &nothing, 9);
+        assert_eq!(ids(look(&window, &channels("c"), since(9))), Some((vec![], 14)));
+        // Channel a was quiet when 13 was thrown out; what went later went from other channels.
+        window.append(vec![record(15, "b"), record(16, "b"), record(17, "b")], 17);
+        low(&mut window, 13);
+        assert_eq!(ids(look(&window, &channels("a"), since(13))), Some((vec![], 17)));
+        low(&mut window, 14);
+        assert_eq!(look(&window, &channels("a"), since(13)), Look::Miss);
     }
 
     #[test]
