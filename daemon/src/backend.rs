@@ -18,7 +18,7 @@ use crate::catch_up::CatchUp;
 use crate::health::Health;
 use crate::hub::Hub;
 use crate::publish::{Publishing, publishing};
-use crate::retention;
+use crate::retention::{self, Trimmer};
 use crate::tailer::{Bell, Tailer};
 use crate::wakeup;
 use crate::window::Window;
@@ -83,8 +83,9 @@ impl Backend {
             let (log, catch_up, window) = (log("catch up")?, catch_up.clone(), window.clone());
             spawn("catch-up", move || catch_up.run(log, &window))?;
         }
-        let (log, keep, stop) = (log("trim")?, retention::of(settings), stopped.clone());
-        spawn("trim", move || retention::run(log, &keep, &stop))?;
+        let trimmer = Trimmer::new(retention::of(settings), settings.trim_batch);
+        let (log, interval, stop) = (log("trim")?, settings.trim_interval, stopped.clone());
+        spawn("trim", move || retention::run(log, trimmer, interval, &stop))?;
         Ok(Self { window, hub, catch_up, publishing, health, bell, stopped, committer })
     }
 

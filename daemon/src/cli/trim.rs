@@ -8,9 +8,7 @@ use everpoll_log::Retention;
 use everpoll_settings::parse_age;
 
 use super::Failure;
-
-/// Events that one transaction removes.
-const BATCH: u32 = 1000;
+use crate::retention::Trimmer;
 
 /// Remove old events from the log
 ///
@@ -46,11 +44,15 @@ pub(super) fn run(arguments: &Arguments, config: Option<&Path>) -> Result<(), Fa
         (keep_for, count) => Retention { max_age: keep_for.and_then(|age| age.0), max_events: count },
     };
     let mut log = super::log(&settings, "trim")?;
+    let mut trimmer = Trimmer::new(keep, settings.trim_batch);
     let mut removed = 0;
     loop {
-        match log.trim(&keep, BATCH) {
-            Ok(0) => break,
-            Ok(batch) => removed += batch,
+        match trimmer.batch(&mut log) {
+            Ok((batch, pause)) => {
+                removed += batch;
+                let Some(pause) = pause else { break };
+                std::thread::sleep(pause);
+            }
             Err(error) if removed > 0 => {
                 return Err(Failure::failed(format!("{error} ({removed} events are removed already)")));
             }

@@ -212,6 +212,26 @@ pub const KEYS: &[Key] = &[
         secret: false,
     },
     Key {
+        name: "trim_interval",
+        variable: "EVERPOLL_TRIM_INTERVAL",
+        default: "30",
+        form: "seconds, 1 to 86400",
+        meaning: "How often the daemon looks for events that retention does not keep, and removes them.",
+        advice: "Too low: looks for nothing. Too high: the log grows meanwhile, and what goes goes all at once, though still \
+                 in small batches.",
+        secret: false,
+    },
+    Key {
+        name: "trim_batch",
+        variable: "EVERPOLL_TRIM_BATCH",
+        default: "5000",
+        form: "events, 1 to 100000",
+        meaning: "Most events that one transaction of retention removes. The daemon begins with 500 and comes nearer to this \
+                  while a transaction takes less than 10 ms; after each it leaves the log alone for three times as long.",
+        advice: "Too low: a large backlog goes away slowly. Too high: does no harm, since it is adapted to the machine.",
+        secret: false,
+    },
+    Key {
         name: "window_bytes",
         variable: "EVERPOLL_WINDOW_BYTES",
         default: "64MiB",

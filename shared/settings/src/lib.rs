@@ -76,6 +76,10 @@ pub struct Settings {
     pub retain_for: Option<Duration>,
     /// How many events stay; `None` = all that [`retain_for`](Self::retain_for) lets stay. Default: `None`.
     pub retain_count: Option<u64>,
+    /// How often events that retention does not keep are looked for, 1–86,400 s. Default: 30 s.
+    pub trim_interval: Duration,
+    /// Most events that one transaction of retention removes, 1–100,000. Default: 5,000.
+    pub trim_batch: u32,
     /// Memory for the newest events in the daemon, bytes. Default: 64 MiB.
     pub window_bytes: u64,
     /// How often the daemon reads the log without a wake-up, 100 ms–1 h. Default: 1 s.
@@ -148,6 +152,8 @@ impl Default for Settings {
             publish_key: None,
             retain_for: Some(Duration::from_secs(7 * 24 * 3600)),
             retain_count: None,
+            trim_interval: Duration::from_secs(30),
+            trim_batch: 5000,
             window_bytes: 64 * 1024 * 1024,
             sweep_interval: Duration::from_secs(1),
             canary_interval: Duration::from_secs(5),
@@ -307,6 +313,10 @@ impl Settings {
             publish_key: sources.take("publish_key", Secret::parse).or(is.publish_key),
             retain_for: sources.take("retain_for", age).unwrap_or(is.retain_for),
             retain_count: sources.take("retain_count", count).unwrap_or(is.retain_count),
+            trim_interval: sources.take("trim_interval", seconds(1, 86_400, 30)).unwrap_or(is.trim_interval),
+            trim_batch: sources
+                .take("trim_batch", number("events", 1, 100_000, 5000))
+                .unwrap_or(is.trim_batch),
             window_bytes: sources
                 .take("window_bytes", bytes(64 << 10, 64 << 30, "64MiB"))
                 .unwrap_or(is.window_bytes),
