@@ -11,6 +11,7 @@ use crate::{TestDir, everpoll, process};
 
 mod postgres;
 
+pub(crate) use postgres::server_user;
 pub use postgres::{Postgres, hand_over, tool};
 
 /// One database on a PostgreSQL server, dropped with the value.

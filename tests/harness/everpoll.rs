@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use crate::http::{self, Address, Reply};
 use crate::process::{self, Process};
-use crate::{TestDir, ports, wait};
+use crate::{TestDir, disk, ports, wait};
 
 /// What a program is to be started with.
 #[derive(Clone, Debug)]
 pub struct Start {
     settings: BTreeMap<String, String>,
     address: Option<Address>,
+    before: Vec<String>,
 }
 
 /// A running daemon (`everpoll serve`), stopped on drop.
@@ -38,6 +39,7 @@ pub struct Fallback {
 #[derive(Debug)]
 struct Program {
     name: &'static str,
+    before: Vec<String>,
     arguments: Vec<String>,
     settings: BTreeMap<String, String>,
     address: Address,
@@ -73,7 +75,7 @@ impl Start {
         settings.insert("EVERPOLL_ACCESS".to_owned(), "open".to_owned());
         // The web server's workers are another user when the tests run as root.
         settings.insert("EVERPOLL_SOCKET_MODE".to_owned(), "0666".to_owned());
-        Self { settings, address: None }
+        Self { settings, address: None, before: Vec::new() }
     }
 }
 
@@ -83,6 +85,13 @@ macro_rules! start_methods {
         #[must_use]
         pub fn setting(mut self, name: &str, value: impl ToString) -> Self {
             self.0.settings.insert(name.to_owned(), value.to_string());
+            self
+        }
+
+        /// Starts it with these words before the command, such as those of [`Disk::inside`](crate::Disk::inside).
+        #[must_use]
+        pub fn behind(mut self, words: Vec<String>) -> Self {
+            self.0.before = words;
             self
         }
 
@@ -115,10 +124,10 @@ impl DaemonStart {
     /// When it does not listen; with its log.
     #[track_caller]
     pub fn start_unready(self) -> Daemon {
-        let Start { settings, address } = self.0;
+        let Start { settings, address, before } = self.0;
         let address = address.unwrap_or_else(|| Address::local(ports::free()));
         let arguments = vec!["serve".to_owned()];
-        Daemon { program: Program::start("everpoll", arguments, settings, address, TestDir::new()) }
+        Daemon { program: Program::start("everpoll", before, arguments, settings, address, TestDir::new()) }
     }
 }
 
@@ -165,12 +174,19 @@ impl FallbackStart {
     /// When it does not; with its log.
     #[track_caller]
     pub fn start(self) -> Fallback {
-        let Start { settings, address } = self.0;
+        let Start { settings, address, before } = self.0;
         let directory = TestDir::new();
         let address = address.unwrap_or_else(|| Address::Unix(directory.join("fallback.sock")));
         let arguments = ["--listen", &address.to_string()].map(str::to_owned);
         Fallback {
-            program: Program::start("everpoll-fallback", arguments.into(), settings, address, directory),
+            program: Program::start(
+                "everpoll-fallback",
+                before,
+                arguments.into(),
+                settings,
+                address,
+                directory,
+            ),
         }
     }
 }
@@ -262,13 +278,14 @@ impl Program {
     #[track_caller]
     fn start(
         name: &'static str,
+        before: Vec<String>,
         arguments: Vec<String>,
         settings: BTreeMap<String, String>,
         address: Address,
         directory: TestDir,
     ) -> Self {
-        let process = Self::launch(name, &arguments, &settings, &address, &directory);
-        let mut program = Self { name, arguments, settings, address, process, directory };
+        let process = Self::launch(name, &before, &arguments, &settings, &address, &directory);
+        let mut program = Self { name, before, arguments, settings, address, process, directory };
         program.wait_until_it_listens();
         program
     }
@@ -276,19 +293,20 @@ impl Program {
     #[track_caller]
     fn start_again(&mut self) {
         assert!(!self.process.is_running(), "{} still runs", self.name);
-        self.process =
-            Self::launch(self.name, &self.arguments, &self.settings, &self.address, &self.directory);
+        let Self { name, before, arguments, settings, address, directory, .. } = self;
+        self.process = Self::launch(name, before, arguments, settings, address, directory);
         self.wait_until_it_listens();
     }
 
     fn launch(
         name: &str,
+        before: &[String],
         arguments: &[String],
         settings: &BTreeMap<String, String>,
         address: &Address,
         directory: &TestDir,
     ) -> Process {
-        let mut command = command(name);
+        let mut command = command_behind(before, name);
         // The fallback's address is an argument; a setting that it does not know would be a mistake of ours.
         if name == "everpoll" {
             command.env("EVERPOLL_LISTEN", address.to_string());
@@ -320,7 +338,16 @@ impl Program {
 /// When it takes longer than a minute.
 #[track_caller]
 pub fn command_line(database_url: &str, arguments: &[&str], input: &[u8]) -> Output {
-    let mut command = command("everpoll");
+    command_line_behind(&[], database_url, arguments, input)
+}
+
+/// Like [`command_line`], with these words before the command, such as those of [`Disk::inside`](crate::Disk::inside).
+///
+/// # Panics
+/// When it takes longer than a minute.
+#[track_caller]
+pub fn command_line_behind(words: &[String], database_url: &str, arguments: &[&str], input: &[u8]) -> Output {
+    let mut command = command_behind(words, "everpoll");
     command.args(arguments).env("EVERPOLL_DATABASE_URL", database_url).env("EVERPOLL_ACCESS", "open");
     let (status, stdout, stderr) = process::run(command, input);
     Output { status, stdout, stderr }
@@ -328,7 +355,11 @@ pub fn command_line(database_url: &str, arguments: &[&str], input: &[u8]) -> Out
 
 /// A command of one of our programs, with no settings.
 pub fn command(name: &str) -> Command {
-    let mut command = Command::new(binary(name));
+    command_behind(&[], name)
+}
+
+fn command_behind(words: &[String], name: &str) -> Command {
+    let mut command = disk::behind(words, &binary(name));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("EVERPOLL_") {
             command.env_remove(name);

@@ -11,21 +11,31 @@ mod snippets;
 /// `everpoll up`: the lines it prints, pasted.
 mod up;
 
+/// Applications publish while all of Everpoll is away.
+mod alone;
 /// Cursors before, behind and beyond what the log has.
 mod gap;
+/// Any schedule of publishing, trimming and restoring, any cursor, any transport: all, or the exact gap.
+mod gap_properties;
 /// What may be published, and by whom.
 mod limits;
 /// Readers and writers at once: everything once, in commit order, and a judge that is known to find losses.
 mod order;
+/// Pages that begin with data and follow the changes.
+mod page_load;
 /// Each way of publishing: what arrives, and what must not.
 mod publish;
 /// Publishing over HTTP: all or nothing, who may, and how many requests share a transaction.
 mod publish_http;
 /// Logs that were restored from an older copy.
 mod restore;
+/// Retention while pages read and applications publish.
+mod retention;
 
 /// Holds that fit what the proxies on the way let live.
 mod adaptive;
+/// One question, put in each way that there is.
+mod asked;
 /// Pages with our own client, in real browsers.
 mod browsers;
 /// The browser client's own tests.
@@ -56,6 +66,8 @@ mod hold;
 mod ie;
 /// How late events come, and whether all come.
 mod lateness;
+/// Full disks, damaged files, wrong clocks, a second daemon.
+mod odd_machines;
 /// Pages that were written without Everpoll's client, in real browsers.
 mod old_clients;
 /// Another transport for each step, and each event once.

@@ -25,6 +25,7 @@ pub struct Postgres {
 #[derive(Debug)]
 struct Server {
     port: u16,
+    environment: Vec<(String, String)>,
     process: Mutex<Process>,
     // Last, so that the directory goes after the server in it.
     directory: TestDir,
@@ -44,6 +45,19 @@ impl Postgres {
     /// # Panics
     /// See [`start`](Self::start).
     pub fn start_with(more: &str) -> Self {
+        Self::make(more, &[], None)
+    }
+
+    /// Like [`start`](Self::start), with these variables in its environment, and its write-ahead log in a directory that is
+    /// made for it, if one is named.
+    ///
+    /// # Panics
+    /// See [`start`](Self::start).
+    pub fn start_in(environment: &[(&str, &str)], wal: Option<&Path>) -> Self {
+        Self::make("", environment, wal)
+    }
+
+    fn make(more: &str, environment: &[(&str, &str)], wal: Option<&Path>) -> Self {
         let directory = TestDir::new();
         let data = directory.directory("data");
         if let Some((uid, gid)) = server_user() {
@@ -56,6 +70,10 @@ impl Postgres {
         initdb
             .args(["--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-D"])
             .arg(&data);
+        if let Some(wal) = wal {
+            // Small pieces, for a small disk.
+            initdb.arg("--wal-segsize=1").arg("--waldir").arg(wal);
+        }
         let (status, out, err) = process::run(initdb, b"");
         assert!(status.success(), "initdb failed:\n{out}{err}");
         // More connections than Debian's 100 and little memory: many tests use one server, each for a short time.
@@ -64,11 +82,13 @@ impl Postgres {
         let file = data.join("postgresql.auto.conf");
         fs::write(&file, format!("{settings}{more}")).expect("the data directory is there");
 
+        let environment: Vec<_> =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         for _ in 0..5 {
             let port = ports::free();
-            if let Some(process) = launch(&directory, port) {
+            if let Some(process) = launch(&directory, port, &environment) {
                 let process = Mutex::new(process);
-                return Self { server: Arc::new(Server { port, process, directory }) };
+                return Self { server: Arc::new(Server { port, environment, process, directory }) };
             }
         }
         let log = fs::read_to_string(directory.join("postgres.log")).unwrap_or_default();
@@ -89,9 +109,9 @@ impl Postgres {
         assert!(status.success(), "pg_basebackup failed:\n{out}{err}");
         for _ in 0..3 {
             let port = ports::free();
-            if let Some(process) = launch(&directory, port) {
-                let process = Mutex::new(process);
-                return Self { server: Arc::new(Server { port, process, directory }) };
+            if let Some(process) = launch(&directory, port, &[]) {
+                let (environment, process) = (Vec::new(), Mutex::new(process));
+                return Self { server: Arc::new(Server { port, environment, process, directory }) };
             }
         }
         panic!("the standby does not start; its log is above");
@@ -155,7 +175,8 @@ impl Postgres {
     pub fn start_again(&self) {
         let mut process = self.process();
         assert!(!process.is_running(), "stop it first");
-        let started = launch(&self.server.directory, self.server.port);
+        let Server { directory, port, environment, .. } = &*self.server;
+        let started = launch(directory, *port, environment);
         *process = started.expect("it ran on this port before; its log is above");
     }
 
@@ -172,6 +193,11 @@ impl Postgres {
     /// Its port, on 127.0.0.1 and in the name of the unix socket.
     pub fn port(&self) -> u16 {
         self.server.port
+    }
+
+    /// Whether it runs: a server without room for its write-ahead log ends by itself.
+    pub fn is_running(&self) -> bool {
+        self.process().is_running()
     }
 
     /// What it has logged.
@@ -218,8 +244,9 @@ impl Drop for Server {
 }
 
 /// Starts the server in `directory`; `None` when it ended, which is mostly a port taken in between.
-fn launch(directory: &TestDir, port: u16) -> Option<Process> {
+fn launch(directory: &TestDir, port: u16, environment: &[(String, String)]) -> Option<Process> {
     let mut command = as_server_user("postgres", directory.path());
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
     command.arg("-D").arg(directory.join("data")).args(["-p", &port.to_string(), "-k"]).arg(directory.path());
     let mut process = Process::start("postgres", command, directory.path());
     guardian::quit_first(process.id());
@@ -277,7 +304,7 @@ fn program_path(program: &str) -> PathBuf {
 }
 
 /// The user and group that the server must run as: `None` unless the tests run as root.
-fn server_user() -> Option<(u32, u32)> {
+pub(crate) fn server_user() -> Option<(u32, u32)> {
     static USER: OnceLock<Option<(u32, u32)>> = OnceLock::new();
     *USER.get_or_init(|| {
         let id = |flag: &str, user: &str| {
