@@ -9,6 +9,9 @@ use everpoll_tests::crowd::{Part, channel};
 use everpoll_tests::pollers::{Poller, Pollers, clock};
 use serde_json::{Value, json};
 
+/// How long their polls are held, in seconds: each for another time, so that not all stand at the same place.
+const HOLD: std::ops::Range<u64> = 4..11;
+
 fn main() {
     let part = Part::parse(std::env::args().skip(1)).unwrap_or_else(|| {
         eprintln!("this is started by tests only; see tests/harness/crowd.rs");
@@ -16,7 +19,9 @@ fn main() {
     });
     let pollers = (part.first..part.first + part.count).map(|number| {
         let poller = Poller::new(&part.address, &channel(number % part.channels), part.cursor);
-        poller.wait_id(format!("browser-{number}")).from(part.from).backing_off()
+        let hold = HOLD.start + u64::try_from(number).unwrap_or(0) % (HOLD.end - HOLD.start);
+        let query = format!("hold={hold}");
+        poller.wait_id(format!("browser-{number}")).query(&query).from(part.from).backing_off()
     });
     let crowd = Pollers::start(pollers);
     let mut stdout = std::io::stdout().lock();

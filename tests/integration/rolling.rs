@@ -98,6 +98,43 @@ fn daemon_is_replaced_under_load_and_no_client_notices() {
 }
 
 #[test]
+fn new_connections_are_let_in_while_daemons_change() {
+    let database = Database::shared();
+    database.migrate();
+    let sockets = TestDir::new();
+    for address in [Address::local(ports::free()), Address::Unix(sockets.join("daemon.sock"))] {
+        let mut line = Line::start(&database, address.clone());
+        let stopping = AtomicBool::new(false);
+        let asked = std::thread::scope(|scope| {
+            // Each request over a connection of its own, as fast as it goes.
+            let ask = || {
+                let mut asked = 0;
+                while !stopping.load(Ordering::SeqCst) {
+                    let reply = http::get("/e/cheese?hold=0").try_send(&address);
+                    let status = reply.map(|reply| reply.status).map_err(|error| error.to_string());
+                    if status != Ok(200) {
+                        return Err(format!("request {asked} at {address}: {status:?}"));
+                    }
+                    asked += 1;
+                }
+                Ok(asked)
+            };
+            let askers: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+            for _ in 0..3 {
+                line.replace();
+            }
+            stopping.store(true, Ordering::SeqCst);
+            let asked = askers.into_iter().map(|asker| asker.join().expect("it does not panic"));
+            asked.collect::<Result<Vec<u64>, String>>()
+        });
+        eprintln!(
+            "{address}: {asked:?} requests, each over a new connection, while the daemon was replaced three times"
+        );
+        assert!(asked.is_ok(), "{asked:?}");
+    }
+}
+
+#[test]
 fn second_daemon_at_an_address_is_an_error_unless_both_share_it() {
     let (log, directory) = (Sqlite::new(), TestDir::new());
     for address in [Address::local(ports::free()), Address::Unix(directory.join("daemon.sock"))] {
