@@ -16,8 +16,8 @@ use crate::site::Store;
 /// A request that is out for so long is held; an answer takes far less.
 const HELD: Duration = Duration::from_millis(500);
 
-/// How soon all must have an answer.
-const ANSWERED: Duration = Duration::from_secs(10);
+/// How soon all must have an answer: 10 s, and half of that again for a machine that is busy with other tests.
+const ANSWERED: Duration = Duration::from_secs(15);
 
 /// Most connections to the database.
 const CONNECTIONS: u32 = 16;
