@@ -346,14 +346,14 @@ impl Schedule {
         let gap = expected.gap.as_ref().map(|gap| gap.1 - 1);
         let last = expected.ids.last().copied().or(gap);
         let told = way.ask(&self.doors, &channels.join(","), &cursor.to_string(), last);
-        if !way.is_poll() {
-            // A stream stands where its last word put it; where it ends, as the fallback's do, at the newest.
-            let stands = last.unwrap_or(match cursor {
-                Cursor::After(seen) => seen,
-                _ => expected.cursor,
-            });
-            expected.cursor = if told.cursor == expected.cursor { expected.cursor } else { stands };
-        }
+        // A stream stands where its last word put it; where it ends, as the fallback's do, at the newest. A poll stands at the
+        // newest, or, where its batch was full, at its last event.
+        let stands = match (last, cursor) {
+            (Some(last), _) => Some(last),
+            (None, Cursor::After(seen)) if !way.is_poll() => Some(seen),
+            _ => None,
+        };
+        expected.cursor = stands.filter(|stands| told.cursor == *stands).unwrap_or(expected.cursor);
         let of = format!("schedule {}: {:?}", self.number, self.steps);
         assert_eq!(
             told, expected,
