@@ -16,7 +16,7 @@ use crate::hub::lock;
 use crate::server::Server;
 use crate::wakeup::Path;
 
-/// The media type of [`write`].
+/// The media type of [`write()`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Writes the page.

@@ -5,7 +5,7 @@
 //!
 //! What a newcomer gets wrong: a client that "reconnects by itself" hides what matters here. Messages sent meanwhile are
 //! gone, so each new subscription must be followed by a look at the log; a server that is frozen raises no error, ever; and
-//! after a fail-over the old master may go on answering. So there is a plain loop: a [session](session) of fresh
+//! after a fail-over the old master may go on answering. So there is a plain loop: a [session] of fresh
 //! connections that ends with the first thing that is not right, and a new one after a pause.
 
 mod ears;
