@@ -12,7 +12,9 @@ use crate::site::{Site, Store};
 use crate::writers::Random;
 
 /// Events that are too many.
-const BACKLOG: u64 = 200_000;
+fn backlog() -> u64 {
+    if std::env::var_os("EVERPOLL_TEST_LONG").is_some() { 200_000 } else { 40_000 }
+}
 
 /// Events that stay.
 const KEPT: u64 = 2_000;
@@ -58,13 +60,14 @@ fn run(store: Store) {
         wait::until("it has begun", wait::PATIENCE, || low.read() > 0);
         let start = Instant::now();
         let answers = read_while(&site.store, &doors, &random, || {
-            let gone = wait::try_until_some(PATIENCE, || (low.read() >= BACKLOG - KEPT).then_some(()));
+            let gone = wait::try_until_some(PATIENCE, || (low.read() >= backlog() - KEPT).then_some(()));
             assert!(gone.is_some(), "the backlog does not go away: it is gone up to {}", low.read());
         });
         (start.elapsed(), answers)
     });
     eprintln!(
-        "{BACKLOG} events trimmed in {took:?} beside {without} answers without a gap and {with} with one"
+        "{} events trimmed in {took:?} beside {without} answers without a gap and {with} with one",
+        backlog()
     );
     eprintln!("publishing before: {alone}; beside it: {beside}");
     assert!(with > 0 && without > 0, "{with} answers with a gap, {without} without");
@@ -107,13 +110,13 @@ impl Drop for End<'_> {
 fn ask_one(way: Way, doors: &Doors, low: &mut Low, random: &mut Random) -> bool {
     let before = low.read();
     let seen = match random.below(6) {
-        0 => random.below(BACKLOG),
+        0 => random.below(backlog()),
         1 => before,
         2 => before.saturating_sub(random.below(3)),
         // Just ahead of it: trimming overtakes the question.
         _ => before + random.below(12_000),
     };
-    let seen = seen.min(BACKLOG - KEPT);
+    let seen = seen.min(backlog() - KEPT);
     let records = way.first(doors, "cheese", &seen.to_string(), 3);
     let after = low.read();
     let who = format!("{way:?} from {seen}, the mark went from {before} to {after}");
@@ -140,19 +143,20 @@ fn ask_one(way: Way, doors: &Doors, low: &mut Low, random: &mut Random) -> bool 
 
 /// Makes the backlog, with ids from 1, an hour old.
 fn fill(store: &Store) {
+    let backlog = backlog();
     match store {
         Store::Postgres(database) => drop(database.psql(&format!(
             "SET session_replication_role = replica;
              INSERT INTO everpoll.events (row, channel, type, data, size) OVERRIDING SYSTEM VALUE
-               SELECT n, 'cheese', 'made', '{{}}', 2 FROM generate_series(1, {BACKLOG}) n;
+               SELECT n, 'cheese', 'made', '{{}}', 2 FROM generate_series(1, {backlog}) n;
              INSERT INTO everpoll.positions (id, row, channel, size, ts)
                SELECT row, row, channel, size, now() - interval '1 hour' FROM everpoll.events ORDER BY row;
-             SELECT setval('everpoll.ids', {BACKLOG}), setval(pg_get_serial_sequence('everpoll.events', 'row'), {BACKLOG});
+             SELECT setval('everpoll.ids', {backlog}), setval(pg_get_serial_sequence('everpoll.events', 'row'), {backlog});
              ANALYZE everpoll.events, everpoll.positions;"
         ))),
         Store::Sqlite(sqlite) => open(sqlite)
             .execute_batch(&format!(
-                "WITH RECURSIVE n (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < {BACKLOG})
+                "WITH RECURSIVE n (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < {backlog})
                  INSERT INTO events (channel, type, data) SELECT 'cheese', 'made', '{{}}' FROM n;"
             ))
             .expect("they are events"),

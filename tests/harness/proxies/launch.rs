@@ -153,6 +153,8 @@ fn e2guardian(places: &Places<'_>) -> Command {
     ];
     let (user, group) = (places.who_runs_it("-un"), places.who_runs_it("-gn"));
     let text = read_etc(&etc.join("e2guardian.conf"));
+    // A port that is the same for all, and nobody's here.
+    let text = text.replace("transparenthttpsport = ", "#transparenthttpsport = ");
     let text = changes.iter().fold(text, |text, (key, value)| set(&text, key, " = ", value));
     let text = places.fill(&text).replace("@USER@", &user).replace("@GROUP@", &group);
     places.directory.file("e2guardianf1.conf", read_etc(&etc.join("e2guardianf1.conf")));
