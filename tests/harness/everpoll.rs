@@ -160,8 +160,17 @@ impl Daemon {
     /// When it still runs, or does not become ready.
     #[track_caller]
     pub fn start_again(&mut self) {
-        self.program.start_again();
+        self.start_again_unready();
         self.wait_until_ready();
+    }
+
+    /// Like [`start_again`](Self::start_again), but waits only until it listens: its database may be away.
+    ///
+    /// # Panics
+    /// When it still runs, or does not listen.
+    #[track_caller]
+    pub fn start_again_unready(&mut self) {
+        self.program.start_again();
     }
 }
 

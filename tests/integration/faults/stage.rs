@@ -116,7 +116,7 @@ impl Stage {
                 "kill -9 a daemon",
                 KILLED,
                 move || lock(&kill).kill_9(),
-                move || lock(&again).start_again(),
+                move || lock(&again).start_again_unready(),
             ));
             let restart = daemon.clone();
             faults.push(fault("restart a daemon", Duration::ZERO, move || restart_daemon(&restart), || {}));
@@ -219,7 +219,8 @@ fn frozen<T: Send + 'static>(name: &str, program: &Shared<T>, process: fn(&mut T
 fn restart_daemon(daemon: &Shared<Daemon>) {
     let mut daemon = lock(daemon);
     daemon.stop();
-    daemon.start_again();
+    // Where the disk stands still for a while, it is not ready for as long; clients and publishers have to bear that.
+    daemon.start_again_unready();
 }
 
 fn restart_fallback(fallback: &Shared<Fallback>) {
