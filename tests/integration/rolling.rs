@@ -205,13 +205,21 @@ fn socket_of_a_service_manager_stays_open_while_the_daemon_restarts() {
     let ready = |process: &mut Process| {
         process.wait_for_log("the window is filled");
         for address in &addresses {
-            let reply = http::get("/readyz").send(address);
-            assert_eq!(reply.status, 200, "{}", process.log());
+            wait::until("it is ready at each address", wait::PATIENCE, || {
+                http::get("/readyz").send(address).status == 200
+            });
         }
     };
     let mut first = start("first");
     ready(&mut first);
     let held: Vec<_> = addresses.iter().map(|address| http::get("/e/cheese").begin(address)).collect();
+    // What is not accepted yet would wait for the second one.
+    wait::until("both are held", wait::PATIENCE, || {
+        http::get("/metrics")
+            .send(&addresses[0])
+            .text()
+            .contains("everpoll_held{transport=\"long_poll\"} 2\n")
+    });
     first.terminate();
     assert_eq!(first.wait(wait::PATIENCE).code(), Some(0), "{}", first.log());
     for held in held {
