@@ -7,12 +7,14 @@
 pub(crate) mod page;
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use everpoll_protocol::{Flavor, PollRequest};
 use tracing::warn;
+
+use crate::hub::lock;
 
 /// Everything that is counted.
 pub(crate) static COUNTS: Counts = Counts::new();
@@ -173,11 +175,6 @@ impl Counts {
     pub(crate) fn errors(&self) -> Vec<(&'static str, u64)> {
         lock(&self.errors).iter().map(|(code, count)| (*code, *count)).collect()
     }
-}
-
-/// Counts are whole whatever panicked.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Carries out a plan: clients first, then publishers, then faults; then the end of each channel, and the judgement.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
@@ -48,6 +48,12 @@ struct Struck {
     /// One more than the place of the fault under way; 0 for none.
     now: AtomicUsize,
     errors: Mutex<Vec<String>>,
+}
+
+impl Struck {
+    fn errors(&self) -> MutexGuard<'_, Vec<String>> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Carries out `plan` and judges. `progress` is called ten times a second.
@@ -104,8 +110,7 @@ async fn carry_out(
     let broke =
         tokio::task::spawn_blocking(move || breaking.is_none_or(|thread| thread.join().is_ok())).await;
     if !broke.unwrap_or(false) {
-        let mut errors = struck.errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        errors.push("the thread that breaks things panicked".to_owned());
+        struck.errors().push("the thread that breaks things panicked".to_owned());
     }
     world.ledger.enter(None);
     let refusal = refused.borrow_and_update().clone();
@@ -131,7 +136,7 @@ async fn carry_out(
     }
     let readers =
         readers.into_iter().map(|reader| std::mem::replace(&mut *lock(&reader), Reader::new(0, Vec::new())));
-    let errors = struck.errors.lock().map(|errors| errors.clone()).unwrap_or_default();
+    let errors = struck.errors().clone();
     let mut report = Report::new(world.ledger.judge(readers), plan.failures_count, errors);
     (report.seed, report.clients, report.seconds) = (plan.seed, plan.clients, seconds);
     Ok(report)
@@ -246,8 +251,7 @@ fn start_faults(
         };
         let run = |what: &str, action: &mut crate::Action| {
             if let Err(error) = action() {
-                let mut errors = struck.errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                errors.push(format!("{what}: {error}"));
+                struck.errors().push(format!("{what}: {error}"));
             }
         };
         let mut order: Vec<usize> = Vec::new();

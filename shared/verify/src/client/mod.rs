@@ -153,9 +153,9 @@ impl Client {
                 utf8_percent_encode(&self.world.ledger.channel(*number), NON_ALPHANUMERIC).to_string()
             })
             .collect();
-        let Self { wait_id, requests, .. } = self;
+        let Self { wait_id, requests, .. } = &*self;
         // The last makes each URL a new one, so that no cache knows it.
-        self.world.targets[self.target].path(&format!(
+        self.target().path(&format!(
             "/e/{}/{wait_id}?last_event_id={}&envelope=1&tab=1&n={requests}&{parameters}",
             channels.join(","),
             reader.cursor,

@@ -28,7 +28,7 @@ pub(super) async fn ask(client: &mut Client, transport: Transport) -> Asked {
         Transport::Padded => format!("hold={}&pad=4096&beat={BEAT}", hold.as_secs()),
         _ => format!("hold={}", hold.as_secs()),
     });
-    let target = client.world.targets[client.target].clone();
+    let target = client.target().clone();
     let request = || get(&path, target.authority());
     let response = Connection::send(&mut client.connection, &target, request, hold + GRACE).await?;
     let reply = Reply::read(response, hold + GRACE).await?;
