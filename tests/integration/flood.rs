@@ -29,7 +29,7 @@ const BASE: u64 = 5;
 struct Scale {
     clients: usize,
     channels: usize,
-    /// How many seconds the longest delay is above the shortest at least. When there is no load, it is 3.
+    /// How many seconds the longest delay is above the shortest at least. It is 3 for a few requests.
     spread: u64,
 }
 

@@ -6,7 +6,7 @@ mod tamper;
 use std::process::Stdio;
 use std::time::Duration;
 
-use everpoll_tests::{Daemon, Database, TestDir, everpoll, process, wait};
+use everpoll_tests::{Daemon, Database, TestDir, everpoll, http, process, wait};
 use everpoll_verify::{Cause, Fault, Plan, Report, Stop, Transport, run};
 use serde_json::Value;
 
@@ -100,8 +100,14 @@ fn trimmed(then: Lie) -> Report {
     let tamper = Tamper::before(daemon.address(), Lie::Nothing);
     let mut plan = plan(&tamper.url());
     let (url, refuse, mend) = (store.url(), tamper.lie(), tamper.lie());
+    let address = daemon.address().clone();
     let trim = move || {
         let trimmed = everpoll::command_line(&url, &["trim", "--count", "0"], b"");
+        // Until the daemon has heard of it, it has the events still, and clients miss none.
+        wait::until("the daemon knows that they are gone", wait::PATIENCE, || {
+            let asked = http::get("/e/no-channel-of-the-run/probe?last_event_id=0&hold=0&envelope=1");
+            asked.send(&address).text().contains("everpoll:gap")
+        });
         mend(then);
         if trimmed.status.success() { Ok(()) } else { Err(trimmed.stderr) }
     };

@@ -23,6 +23,9 @@ const LOAD_HALVES_IN: f64 = 5.0;
 /// When a request is going to wait so long for its worker, the load is full: clients come back after as long.
 const FULL_WAIT: Duration = Duration::from_secs(5);
 
+/// So many requests in a short time are a full load, however fast they are answered: all of them are going to come back.
+const FULL_RETURN: f64 = 50_000.0;
+
 /// An answer counts for so much of the average time that one takes.
 const ANSWER_SHARE: f64 = 1.0 / 16.0;
 
@@ -83,8 +86,9 @@ struct Jobs {
     stopped: bool,
 }
 
-/// The used share of what can wait, or of the time that a request should wait at most, where that is more. It rises at once and falls slowly: when thousands come in the same moment, the
-/// last of them are answered from a queue that is nearly empty, but they are to be spread as widely as the first.
+/// The used share of what can wait, or of the time that a request should wait at most, where that is more; and a little
+/// for each request. It rises at once and falls slowly: when thousands come in the same moment, the last of them are
+/// answered from a queue that is nearly empty, but they are to be spread as widely as the first.
 #[derive(Debug)]
 struct Load {
     thousandths: f64,
@@ -122,6 +126,7 @@ impl Queue {
         let wait = waiting * jobs.answer_time / self.workers.max(1) as f64;
         let share = (waiting / self.jobs_max as f64).max(wait / FULL_WAIT.as_secs_f64());
         jobs.load.rise(share * 1000.0, now);
+        jobs.load.add(1000.0 / FULL_RETURN);
         drop(jobs);
         self.changed.notify_one();
         Ok(())
@@ -212,6 +217,10 @@ impl Load {
     fn rise(&mut self, thousandths: f64, now: Instant) {
         *self = Self { thousandths: self.at(now).max(thousandths).min(1000.0), at: now };
     }
+
+    fn add(&mut self, thousandths: f64) {
+        self.thousandths = (self.thousandths + thousandths).min(1000.0);
+    }
 }
 
 /// Locks; what a panicking thread left behind is whole, since nothing is changed in two steps.
@@ -234,5 +243,16 @@ mod tests {
         assert_eq!(load.at(start + Duration::from_secs(10)), 200.0);
         load.rise(5000.0, start + Duration::from_secs(10));
         assert_eq!(load.at(start + Duration::from_secs(10)), 1000.0);
+    }
+
+    #[test]
+    fn load_rises_with_each_request_however_fast_it_is_answered() {
+        let start = Instant::now();
+        let mut load = Load { thousandths: 0.0, at: start };
+        for _ in 0..15_000 {
+            load.rise(0.0, start);
+            load.add(1000.0 / FULL_RETURN);
+        }
+        assert_eq!(load.at(start).round(), 300.0);
     }
 }
