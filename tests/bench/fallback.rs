@@ -7,7 +7,7 @@ use everpoll_tests::{Address, Fallback, TestDir, WebServer, http};
 use tokio::runtime::Runtime;
 
 use crate::load::{self, Pace};
-use crate::table::{Table, median, spread};
+use crate::table::{Better, Table, median, spread};
 use crate::watch::Watched;
 use crate::{Log, Scale};
 
@@ -92,6 +92,8 @@ pub(crate) fn run(scale: &Scale) -> Table {
         });
         table.row(name.clone(), cells);
     }
+    table.compare(Better::More, [1, 4]);
+    table.compare(Better::Less, [2, 3, 5, 6]);
     let rate = |row: usize| median(&rows[row].1[1].per_second);
     table.note(format!(
         "At 64 connections the fallback on PostgreSQL answers {:.0} % of what nginx alone does with `return 200`. The \

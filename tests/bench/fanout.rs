@@ -11,7 +11,7 @@ use everpoll_tests::{Address, Daemon, http};
 
 use crate::bare::Bare;
 use crate::load::{self, Reply};
-use crate::table::{Table, median, spread};
+use crate::table::{Better, Table, median, spread};
 use crate::watch::Watched;
 use crate::{Log, Scale, sqlite};
 
@@ -70,9 +70,10 @@ pub(crate) fn run(scale: &Scale) -> Table {
     table.row("floor: a bare server", [spread(&floor.from_start, 1), "".into(), "".into(), "".into()]);
     for (way, times) in &ours {
         let Times { from_start, from_commit, lost, doubled } = times;
-        let cells = [spread(from_start, 1), spread(from_commit, 1), lost.to_string(), doubled.to_string()];
+        let cells = [spread(from_start, 1), spread(from_commit, 1), (*lost).into(), (*doubled).into()];
         table.row(way.name(), cells);
     }
+    table.compare(Better::Less, [1]);
     let (ours, floor) = (median(&ours[0].1.from_start), median(&floor.from_start));
     table.note(format!(
         "{} events each. With PostgreSQL it takes {:.2} times as long as the floor, commit included. Clients and servers \

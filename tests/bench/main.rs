@@ -1,17 +1,20 @@
-//! `bench`: what Everpoll costs on this machine, as tables in Markdown.
+//! `bench`: what Everpoll costs on this machine, beside other programs and beside the floor, as tables in Markdown.
 //!
 //! ```text
-//! cargo run --release -p everpoll-tests --bin bench -- hold|eventsource|websocket|fanout|publish|fallback|all [--quick]
+//! cargo run --release -p everpoll-tests --bin bench -- fanout --repeat 5 --json fanout.json
 //! ```
 //!
-//! The programs are the real ones, with a real PostgreSQL and nginx from the harness, and everything is on loopback.
+//! Without arguments it lists the benchmarks. The programs are the real ones, with a real PostgreSQL and nginx from the
+//! harness, and everything is on loopback. Peers that are not installed are left out by name; `tests/bench/peers/install`
+//! installs them.
+//!
 //! What a newcomer gets wrong: the figures are of one machine, on which clients and servers share the processors. What
 //! can be compared with another machine are the ratios, so each table has a floor in it: the same work without Everpoll.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use everpoll_tests::{Database, Sqlite};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use everpoll_tests::{Database, Sqlite, process};
 
 mod bare;
 mod fallback;
@@ -24,7 +27,15 @@ mod streams;
 mod table;
 mod watch;
 
-const USAGE: &str = "usage: bench hold|eventsource|websocket|fanout|publish|fallback|all [--quick]";
+const USAGE: &str = "usage: bench NAME… [--repeat N] [--no-peers] [--json FILE] [--quick]
+
+  --repeat N   how often each figure is measured; the median is shown, with the lowest and the highest (default 3)
+  --no-peers   measures Everpoll and the floor only
+  --json FILE  writes the tables there, too, with each sample
+  --quick      only shows that the benchmarks work
+
+NAME is all, or some of:
+";
 
 /// How much is measured.
 pub(crate) struct Scale {
@@ -38,12 +49,16 @@ pub(crate) struct Scale {
     pub(crate) runs: usize,
     /// How long one run of it lasts.
     pub(crate) time: Duration,
+    /// Whether other programs are measured as well, where they are installed.
+    pub(crate) peers: bool,
 }
 
-const FULL: Scale = Scale { held: 10_000, waiting: 5_000, rounds: 5, runs: 3, time: Duration::from_secs(3) };
+const FULL: Scale =
+    Scale { held: 10_000, waiting: 5_000, rounds: 5, runs: 3, time: Duration::from_secs(3), peers: true };
 
 /// To see whether the benchmarks work; the figures mean nothing.
-const QUICK: Scale = Scale { held: 500, waiting: 200, rounds: 1, runs: 1, time: Duration::from_millis(300) };
+const QUICK: Scale =
+    Scale { held: 500, waiting: 200, rounds: 1, runs: 1, time: Duration::from_millis(300), peers: false };
 
 /// A log of a benchmark's own.
 pub(crate) enum Log {
@@ -75,49 +90,120 @@ impl Log {
     }
 }
 
-/// One of them.
-type Benchmark = fn(&Scale) -> table::Table;
+/// One of them: its names, what it measures, and what does it.
+struct Benchmark {
+    names: &'static [&'static str],
+    about: &'static str,
+    run: fn(&Scale) -> table::Table,
+}
+
+const fn benchmark(
+    names: &'static [&'static str],
+    about: &'static str,
+    run: fn(&Scale) -> table::Table,
+) -> Benchmark {
+    Benchmark { names, about, run }
+}
+
+const ALL: &[Benchmark] = &[
+    benchmark(&["hold", "longpoll"], "memory of held polls", hold::run),
+    benchmark(&["hold", "eventsource"], "memory of EventSource streams", streams::eventsource),
+    benchmark(&["hold", "websocket"], "memory of WebSockets", streams::websocket),
+    benchmark(&["fanout"], "time until an event is with all who wait for it", fanout::run),
+    benchmark(&["publish"], "transactions that publish in a second", publish::run),
+    benchmark(&["fallback"], "polls that the fallback answers in a second", fallback::run),
+];
+
+/// What was asked for.
+struct Wish {
+    benchmarks: Vec<&'static Benchmark>,
+    scale: Scale,
+    json: Option<PathBuf>,
+}
 
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let (what, scale) = match arguments[..] {
-        [bare::SERVE, clients] => return serve_bare(clients),
-        [what] => (what, FULL),
-        [what, "--quick"] => (what, QUICK),
-        _ => usage(),
-    };
-    let all: [(&str, Benchmark); 6] = [
-        ("hold", hold::run),
-        ("eventsource", streams::eventsource),
-        ("websocket", streams::websocket),
-        ("fanout", fanout::run),
-        ("publish", publish::run),
-        ("fallback", fallback::run),
-    ];
-    let chosen: Vec<_> = all.into_iter().filter(|(name, _)| what == "all" || what == *name).collect();
-    if chosen.is_empty() {
-        usage();
+    if let [bare::SERVE, clients] = arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        return serve_bare(clients);
     }
+    let wish = wish(arguments.iter().map(String::as_str)).unwrap_or_else(|problem| usage(&problem));
     if cfg!(debug_assertions) {
         eprintln!("this is a debug build, and so are the programs it starts: add --release");
     }
     // A connection is a file at both ends; the daemon raises its own limit.
-    let files = getrlimit(Resource::Nofile).maximum;
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: files, maximum: files });
-    println!("{}\n", table::machine());
-    for (_, run) in chosen {
-        println!("{}", run(&scale));
+    process::raise_file_limit();
+    let machine = table::machine();
+    println!("{machine}\n");
+    let mut tables = Vec::new();
+    for benchmark in wish.benchmarks {
+        let table = (benchmark.run)(&wish.scale);
+        println!("{table}");
+        tables.push(table.json());
+        // Each time, so that a run that is broken off keeps what it has measured.
+        if let Some(file) = &wish.json {
+            let text = serde_json::json!({ "machine": machine, "command": arguments, "tables": tables });
+            if let Err(error) = std::fs::write(file, format!("{text:#}\n")) {
+                eprintln!("cannot write {}: {error}", file.display());
+                std::process::exit(1);
+            }
+        }
     }
 }
 
+/// Reads the arguments.
+fn wish<'a>(mut arguments: impl Iterator<Item = &'a str>) -> Result<Wish, String> {
+    let (mut names, mut repeat, mut json, mut peers, mut quick) = (Vec::new(), None, None, true, false);
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or_else(|| format!("{argument} wants a value"));
+        match argument {
+            "--quick" => quick = true,
+            "--no-peers" => peers = false,
+            "--json" => json = Some(PathBuf::from(value()?)),
+            "--repeat" => {
+                let text = value()?;
+                let count = text.parse().ok().filter(|count| *count > 0);
+                repeat = Some(count.ok_or_else(|| format!("--repeat {text} is not a number from 1 on"))?);
+            }
+            name if name == "all" || ALL.iter().any(|one| one.names.contains(&name)) => names.push(name),
+            other => return Err(format!("there is no benchmark and no option {other}")),
+        }
+    }
+    let is_chosen = |one: &&Benchmark| names.iter().any(|name| *name == "all" || one.names.contains(name));
+    let benchmarks: Vec<_> = ALL.iter().filter(is_chosen).collect();
+    if benchmarks.is_empty() {
+        return Err("name a benchmark".to_owned());
+    }
+    let scale = if quick { QUICK } else { FULL };
+    let scale = Scale { peers: peers && scale.peers, runs: repeat.unwrap_or(scale.runs), ..scale };
+    Ok(Wish { benchmarks, scale, json })
+}
+
 fn serve_bare(clients: &str) {
-    let clients = clients.parse().unwrap_or_else(|_| usage());
+    let clients = clients.parse().unwrap_or_else(|_| usage("how many clients?"));
     // Its clients leave without a word when the benchmark is over.
     let _ = bare::serve(clients);
 }
 
-fn usage() -> ! {
-    eprintln!("{USAGE}");
+fn usage(problem: &str) -> ! {
+    eprintln!("bench: {problem}\n\n{USAGE}");
+    for Benchmark { names, about, .. } in ALL {
+        eprintln!("  {:<20} {about}", names.join(", "));
+    }
     std::process::exit(2);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_choose_benchmarks_and_how_often() {
+        let wish = |text: &str| wish(text.split(' '));
+        let all = wish("hold --repeat 7 --json f").unwrap_or_else(|problem| panic!("{problem}"));
+        assert_eq!((all.benchmarks.len(), all.scale.runs, all.scale.peers), (3, 7, true));
+        assert!(wish("fanout --repeat 0").is_err());
+        assert!(wish("--repeat 3").is_err());
+        assert!(wish("cheese").is_err());
+        assert!(wish("fanout --quick").is_ok_and(|wish| wish.scale.runs == 1 && !wish.scale.peers));
+    }
 }

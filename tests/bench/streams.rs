@@ -69,8 +69,7 @@ fn run(scale: &Scale, transport: &Transport) -> Table {
         let first: Vec<_> = costs.iter().map(|cost| cost.0).collect();
         let later: Vec<_> = costs.iter().filter_map(|cost| cost.1).collect();
         worst = worst.max(median(&first)).max(if later.is_empty() { 0.0 } else { median(&later) });
-        let later = if later.is_empty() { String::new() } else { spread(&later, 0) };
-        table.row(case.name, [spread(&first, 0), later]);
+        table.row(case.name, [spread(&first, 0), spread(&later, 0)]);
     }
     let (target, verdict) = (transport.target, if worst < transport.target { "reached" } else { "missed" });
     table.note(format!(
