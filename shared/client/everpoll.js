@@ -49,9 +49,10 @@ var Everpoll = (function () {
     return /^\d+$/.test(cursor);
   }
 
-  /* Milliseconds until the next try after `failures` in a row: 1, 2, 4 ... 60 s, less up to a quarter. */
+  /* Milliseconds until the next try after `failures` in a row: 1, 2, 4 ... 60 s, less up to a half, so that
+     those whose server died do not come back together. With more chance some would wait for a minute after a second. */
   function backoff(failures, random) {
-    return Math.round(min(60000, 500 << min(7, failures)) * (1 - random / 4));
+    return Math.round(min(60000, 500 << min(7, failures)) * (1 - random / 2));
   }
 
   /* What a failure means: 'stop' will not go away, 'cut' is a hold that lasted too long for somebody on the way, 'fail'

@@ -59,7 +59,7 @@ async fn poll_for_ever(poller: &Poller, client: &Client, shared: &Shared) {
 fn backoff(failures: u32) -> Duration {
     let ceiling = (500_u64 << failures.min(7)).min(60_000);
     let random = RandomState::new().hash_one(failures) % 1000;
-    Duration::from_millis(ceiling - ceiling * random / 4000)
+    Duration::from_millis(ceiling - ceiling * random / 2000)
 }
 
 /// Writes down a reply and says how long to stay away.

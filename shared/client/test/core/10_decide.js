@@ -23,15 +23,15 @@
     truth(decide.above('1', 'now') && decide.above('1', 'rt-1400000000.5'), 'before the first reply all is new');
   });
 
-  test('backoff doubles from 1 to 60 s, less up to a quarter', function () {
+  test('backoff doubles from 1 to 60 s, less up to a half', function () {
     var low = [], high = [], i;
     for (i = 1; i < 10; i++) {
       high.push(decide.backoff(i, 0));
       low.push(decide.backoff(i, 0.999999));
     }
     equal(high, [1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000, 60000]);
-    equal(low[0], 750);
-    equal(low[8], 45000);
+    equal(low[0], 500);
+    equal(low[8], 30000);
   });
 
   test('failures are told apart by the time they took', function () {
