@@ -19,6 +19,10 @@ use crate::window::Window;
 /// How soon a log that could not be read is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 
+/// How long the tail may be silent, once the window is filled. A firewall that forgot the connection tells nobody, and delays
+/// events by as much. The reads are small; that the disk stands still for a few seconds must not look like an outage.
+const SILENCE: Duration = Duration::from_secs(4);
+
 /// One read of the tail.
 const TAIL: Limit = Limit { events: 1000, bytes: 4 * 1024 * 1024 };
 
@@ -133,6 +137,7 @@ impl Tailer {
     pub(crate) fn run(mut self) {
         let mut started = false;
         let mut lost_at: Option<Instant> = None;
+        let mut failures = 0;
         let mut pace = Pace::default();
         loop {
             let result = if started { self.follow() } else { self.start() };
@@ -143,6 +148,8 @@ impl Tailer {
                         info!(lost_for_ms = at.elapsed().as_millis(), "the log can be read again");
                     }
                     self.health.log_is_read();
+                    failures = 0;
+                    self.log.set_patience(Some(SILENCE));
                     (pace.after(found, Instant::now()), self.sweep_interval)
                 }
                 Err(error) => {
@@ -152,6 +159,11 @@ impl Tailer {
                         lost_at = Some(Instant::now());
                     }
                     self.health.log_is_lost(&error.to_string());
+                    failures += 1;
+                    if failures > 1 {
+                        // A database that is only slow needs to be waited for, or nothing would come at all.
+                        self.log.set_patience(None);
+                    }
                     // However many hints come meanwhile.
                     (RETRY, RETRY)
                 }

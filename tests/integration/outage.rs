@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use everpoll_tests::everpoll::{self, Output};
 use everpoll_tests::http::{self, Address, Held};
-use everpoll_tests::{Daemon, Database, Postgres, Reply, wait};
+use everpoll_tests::{Daemon, Database, Link, Postgres, Reply, wait};
 
 use crate::site::{self, Site, Store, ids, poll};
 
@@ -266,6 +266,32 @@ fn frozen_database_is_an_outage_too_and_nothing_that_failed_is_published_later()
     // Of what may have been published nobody knows; what was said to be refused must not appear.
     assert!(scene.cheese().len() <= published, "{:?} after {published} unknown outcomes", scene.cheese());
     scene.assert_everything_flows(held);
+}
+
+#[test]
+fn firewall_that_forgets_all_connections_delays_events_by_seconds() {
+    let database = Database::shared();
+    database.migrate();
+    let link = Link::to(&Address::local(database.postgres().port()));
+    let mut daemon =
+        Daemon::on(format!("postgres://postgres@127.0.0.1:{}/{}", link.port(), database.name())).start();
+    // One that is away for a moment, and one that is away for longer than the daemon waits: it has to connect twice.
+    for (away, late_max) in [(2, 7), (5, 11)] {
+        let held =
+            poll("cheese", site::cursor(daemon.address(), "cheese"), "hold=25").begin(daemon.address());
+        let (began, away) = (Instant::now(), Duration::from_secs(away));
+        link.black_hole();
+        database.psql("INSERT INTO everpoll.events (channel, type, data) VALUES ('cheese', 'made', '1')");
+        // All have said something by then, the tail by its sweep.
+        wait::until("the firewall was away for a while", wait::PATIENCE, || began.elapsed() >= away);
+        link.mend();
+        let reply = held.reply();
+        let late = began.elapsed();
+        eprintln!("the network swallowed everything for {away:?}: the event was there after {late:.1?}");
+        assert_eq!(reply.events().len(), 1, "{reply:?}");
+        assert!(late < Duration::from_secs(late_max), "{late:?} late\n{}", daemon.log());
+        daemon.wait_until_ready();
+    }
 }
 
 #[test]

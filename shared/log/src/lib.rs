@@ -40,6 +40,9 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// Longest time for one statement, also the longest wait for SQLite's lock (there capped at 5 s); 10 s by default.
     pub statement_timeout: Duration,
+    /// Longest wait for PostgreSQL's answer, where it is to be shorter than the server's own limit and 2 s; connecting to a host
+    /// is given up after half of it, if the URL says nothing. None by default.
+    pub patience: Option<Duration>,
     /// What `pg_stat_activity` shows; `everpoll` by default. Not used by SQLite.
     pub application_name: String,
 }
@@ -49,6 +52,7 @@ impl Default for Options {
         Self {
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
+            patience: None,
             application_name: "everpoll".to_owned(),
         }
     }
@@ -130,6 +134,13 @@ impl Log {
             Address::Postgres(server) => Self::Postgres(Box::new(PostgresLog::new(*server, options))),
             Address::Sqlite(path) => Self::Sqlite(Box::new(SqliteLog::new(path, options))),
         })
+    }
+
+    /// From now on waits so long for an answer, as [`Options::patience`] says. SQLite, which has no network, does not care.
+    pub fn set_patience(&mut self, patience: Option<Duration>) {
+        if let Self::Postgres(log) = self {
+            log.set_patience(patience);
+        }
     }
 
     /// Appends all of `events` in one transaction, or none. Returns their ids in the same order. The id of an event

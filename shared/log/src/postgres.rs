@@ -17,6 +17,8 @@ mod tls;
 mod trim;
 mod wakeups;
 
+use std::time::Duration;
+
 use connection::Connection;
 use failure::Failure;
 pub(crate) use server::Server;
@@ -40,6 +42,13 @@ pub struct PostgresLog {
 impl PostgresLog {
     pub(crate) fn new(server: Server, options: Options) -> Self {
         Self { server, options, connection: None, surplus: None }
+    }
+
+    pub(crate) fn set_patience(&mut self, patience: Option<Duration>) {
+        self.options.patience = patience;
+        if let Some(connection) = &mut self.connection {
+            connection.set_limit(&self.options);
+        }
     }
 
     /// Does `work`, which changes nothing or can be done twice, on the connection; once more on a new one if the old

@@ -48,9 +48,10 @@ impl Connection {
     /// Connects to the first host that takes it.
     pub(super) fn open(server: &Server, options: &Options) -> Result<Self, Failure> {
         let mut config = server.config.clone();
-        if config.get_connect_timeout().is_none() {
-            config.connect_timeout(options.connect_timeout);
-        }
+        let connect_timeout = config.get_connect_timeout().copied().unwrap_or_else(|| {
+            options.patience.map_or(options.connect_timeout, |limit| options.connect_timeout.min(limit / 2))
+        });
+        config.connect_timeout(connect_timeout);
         if config.get_application_name().is_none() {
             config.application_name(&options.application_name);
         }
@@ -63,7 +64,7 @@ impl Connection {
         // The driver's limit covers one TCP connect; a server that takes the connection and then says nothing needs
         // this one.
         let hosts = u32::try_from(config.get_hosts().len().max(1)).unwrap_or(u32::MAX);
-        let limit = config.get_connect_timeout().copied().unwrap_or(options.connect_timeout) * hosts * 2;
+        let limit = connect_timeout * hosts * 2;
         let connect = async {
             if server.wants_tls() {
                 let tls = tls::connector(server).map_err(Failure::Refused)?;
@@ -88,13 +89,19 @@ impl Connection {
             }
         };
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let (limit, number) = (options.statement_timeout + GRACE, NEXT.fetch_add(1, Ordering::Relaxed));
+        let (limit, number) = (answer_limit(options), NEXT.fetch_add(1, Ordering::Relaxed));
         Ok(Self { runtime: Some(runtime), client, shared, limit, number })
     }
 
     /// Differs between all connections of this process.
     pub(super) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Waits for answers as long as `options` say from now on. The server's own limit stays: whoever gives up makes a new
+    /// connection, and the server ends what it still does.
+    pub(super) fn set_limit(&mut self, options: &Options) {
+        self.limit = answer_limit(options);
     }
 
     /// Sets the session's limits, lets the log notice that it was restored, and returns its layout; 0 when there is no
@@ -233,6 +240,11 @@ impl Shared {
     fn ended(&self) -> Option<String> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// How long to wait for an answer.
+fn answer_limit(options: &Options) -> Duration {
+    options.patience.unwrap_or(options.statement_timeout + GRACE)
 }
 
 /// Moves the bytes of one connection until it ends.
