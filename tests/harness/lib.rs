@@ -26,7 +26,6 @@ pub mod directory;
 pub mod disk;
 pub mod everpoll;
 pub mod http;
-pub mod ledger;
 pub mod link;
 pub mod numbers;
 pub mod pollers;

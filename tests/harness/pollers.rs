@@ -1,8 +1,8 @@
 //! Thousands of browsers: clients that long-poll as the browser client does, and write down what they got.
 //!
 //! Each [`Poller`] asks, takes what comes, goes on from the cursor it was given, and comes back when it was told to.
-//! It keeps its connection as a browser does. What it got is in its [`Reading`], for [`Ledger`](crate::ledger::Ledger)
-//! to check. A status other than 200 and a broken connection are counted and the poller goes on: whether they are
+//! It keeps its connection as a browser does. What it got is in its [`Reading`], for the checker's ledger
+//! to judge. A status other than 200 and a broken connection are counted and the poller goes on: whether they are
 //! allowed is the test's business.
 //!
 //! The clients are tasks on a runtime of their own, so that the test itself stays plain, blocking code.

@@ -8,15 +8,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use everpoll_tests::http::{self, Address};
-use everpoll_tests::ledger::Ledger;
 use everpoll_tests::pollers::{Poller, Pollers};
 use everpoll_tests::{Daemon, Database, Fallback, TestDir, WebServer, wait};
+use everpoll_verify::Ledger;
 
+use crate::background::Background;
+use crate::judge;
 use crate::site::Store;
 use crate::writers::{Random, Table};
 
@@ -67,9 +68,9 @@ fn stop(daemon: &mut Daemon) {
 /// All that runs. Fields are dropped from top to bottom.
 struct Stage {
     crowd: Pollers,
-    publishers: Vec<Publisher>,
-    /// How many events went to all channels at once.
-    for_all: usize,
+    publishers: Vec<Background<BTreeMap<u16, usize>>>,
+    /// What they and the test itself have announced.
+    ledger: Arc<Ledger>,
     nginx: WebServer,
     fallback: Fallback,
     daemon: Daemon,
@@ -89,12 +90,13 @@ impl Stage {
             Poller::new(nginx.address(), &channel(number), 0).wait_id(format!("browser-{number}"))
         }));
         crowd.wait_until_held(HELD, wait::PATIENCE);
+        let ledger = Arc::new(judge::ledger());
         let mut publishers: Vec<_> =
-            (0..2).map(|n| Publisher::over_http(nginx.address(), n, random.fork(n))).collect();
+            (0..2).map(|n| over_http(nginx.address(), &ledger, random.fork(n))).collect();
         if let Store::Postgres(database) = &store {
-            publishers.extend((2..4).map(|n| Publisher::in_sql(database, random.fork(n))));
+            publishers.extend((2..4).map(|n| in_sql(database, &ledger, random.fork(n))));
         }
-        Self { crowd, publishers, for_all: 0, nginx, fallback, daemon, store, _sockets: sockets }
+        Self { crowd, publishers, ledger, nginx, fallback, daemon, store, _sockets: sockets }
     }
 
     /// The daemon ends, is away for a while, and is started again.
@@ -137,42 +139,43 @@ impl Stage {
 
     /// Ends all and judges.
     fn finish(mut self) {
-        let mut sent = Sent::default();
+        let mut told = BTreeMap::<u16, usize>::new();
         for publisher in std::mem::take(&mut self.publishers) {
-            sent.add(publisher.stop());
+            for (status, count) in publisher.stop() {
+                *told.entry(status).or_default() += count;
+            }
         }
         let newest = self.publish_to_all();
         self.crowd.wait_until_reached(newest, wait::PATIENCE);
-        let events = events(&self.store);
-        let ledger = Ledger::new(events.clone());
-        let readings = || self.crowd.readings();
-        let complete = || readings().iter().all(|reading| ledger.check(reading).lost.is_empty());
+        let events = judge::events(&self.store);
+        // Each publish that was answered is in the log, once, however often it was sent.
+        judge::find(&self.ledger, &events);
+        let complete = || judge::are_complete(&self.ledger, &self.crowd.readings());
         // When it is not so in the end, the judge says what is missing.
         let _ = wait::try_until_some(wait::PATIENCE, || complete().then_some(()));
         self.assert_nobody_saw_an_error();
         let (readings, tally) = self.crowd.stop();
-        ledger.assert_exact(&readings);
+        let report = judge::judge(&self.ledger, &readings);
+        assert!(report.kept, "{report}");
+        assert_eq!((report.total.acknowledged, report.total.unknown), (events.len() as u64, 0), "{report}");
         assert!(readings.iter().all(|reading| reading.gaps == 0), "nothing was trimmed");
         eprintln!(
-            "{} events, {} of them in SQL; {} received, each exactly once, in {:?} answers; publishers were told {:?}",
-            ledger.len(),
-            sent.in_sql,
-            readings.iter().map(|reading| reading.events.len()).sum::<usize>(),
+            "{} events; {} received, each exactly once, in {:?} answers; publishers over HTTP were told {told:?}",
+            events.len(),
+            report.total.delivered,
             tally.statuses,
-            sent.statuses,
         );
-        // Each publish that was answered is in the log, once, however often it was sent.
-        let events: BTreeMap<_, _> = events.into_iter().collect();
-        assert!(sent.ids.iter().all(|(id, channel)| events.get(id) == Some(channel)));
-        assert_eq!(sent.ids.len(), sent.statuses[&201], "no two publishes have one id");
-        assert_eq!(events.len(), sent.in_sql + sent.ids.len() + self.for_all);
     }
 
     /// Publishes one event on each channel and returns the first id.
     fn publish_to_all(&mut self) -> u64 {
-        let events: Vec<_> = (0..CHANNELS).map(|number| event(&channel(number), "all")).collect();
-        self.for_all += events.len();
-        self.daemon.publish(&format!("[{}]", events.join(",")))[0]
+        let announced: Vec<_> =
+            (0..CHANNELS).map(|number| announce(&self.ledger, &channel(number))).collect();
+        let events: Vec<_> =
+            announced.iter().zip(0..).map(|(n, number)| event(&channel(number), *n)).collect();
+        let ids = self.daemon.publish(&format!("[{}]", events.join(",")));
+        announced.iter().zip(&ids).for_each(|(n, id)| self.ledger.acknowledge(*n, *id));
+        ids[0]
     }
 
     /// How many answers the clients have had.
@@ -200,94 +203,58 @@ impl Stage {
     }
 }
 
-/// Publishes until it is stopped, with random pauses.
-struct Publisher {
-    /// `None` once it was waited for.
-    thread: Option<JoinHandle<Sent>>,
-    stopping: Arc<AtomicBool>,
-}
-
-/// What a publisher has done.
-#[derive(Default)]
-struct Sent {
-    /// How many events it committed in SQL.
-    in_sql: usize,
-    /// The ids that it was told, with their channels.
-    ids: BTreeMap<u64, String>,
-    /// What it was answered.
-    statuses: BTreeMap<u16, usize>,
-}
-
-impl Publisher {
-    fn start(mut random: Random, mut publish: impl FnMut(&mut Sent, &mut Random) + Send + 'static) -> Self {
-        let stopping = Arc::<AtomicBool>::default();
-        let stop = stopping.clone();
-        let thread = std::thread::spawn(move || {
-            let mut sent = Sent::default();
-            while !stop.load(Ordering::SeqCst) {
-                publish(&mut sent, &mut random);
-                random.pause(400);
-            }
-            sent
-        });
-        Self { thread: Some(thread), stopping }
-    }
-
-    /// Over HTTP, through nginx. What was not answered with 201 is sent again, as the answer says.
-    fn over_http(address: &Address, name: u64, random: Random) -> Self {
-        let (address, mut number) = (address.clone(), 0);
-        Self::start(random, move |sent, random| {
-            number += 1;
-            let channel = random_channel(random);
-            let publish = http::post_json("/publish", event(&channel, &format!("http-{name}-{number}")));
+/// Publishes over HTTP, through nginx, with random pauses. What was not answered with 201 is sent again, as the answer says. Comes
+/// to how often it was answered with what.
+fn over_http(
+    address: &Address,
+    ledger: &Arc<Ledger>,
+    mut random: Random,
+) -> Background<BTreeMap<u16, usize>> {
+    let (address, ledger) = (address.clone(), ledger.clone());
+    Background::start(move |stopping| {
+        let mut statuses = BTreeMap::new();
+        while !stopping.load(Ordering::SeqCst) {
+            let channel = random_channel(&mut random);
+            let n = announce(&ledger, &channel);
+            let publish = http::post_json("/publish", event(&channel, n));
             let id = wait::until_some("the publish is answered with 201", wait::PATIENCE, || {
                 let reply = publish.send(&address);
-                *sent.statuses.entry(reply.status).or_default() += 1;
+                *statuses.entry(reply.status).or_default() += 1;
                 assert!([201, 503].contains(&reply.status), "{reply:?}");
                 random.pause(100);
                 (reply.status == 201).then(|| reply.json()["ids"][0].as_u64().expect("an id"))
             });
-            sent.ids.insert(id, channel);
-        })
-    }
+            ledger.acknowledge(n, id);
+            random.pause(400);
+        }
+        statuses
+    })
+}
 
-    /// In SQL, several events in a transaction.
-    fn in_sql(database: &Database, random: Random) -> Self {
-        let mut client = database.connect();
-        Self::start(random, move |sent, random| {
+/// Publishes in SQL, several events in a transaction.
+fn in_sql(database: &Database, ledger: &Arc<Ledger>, mut random: Random) -> Background<BTreeMap<u16, usize>> {
+    let (mut client, ledger) = (database.connect(), ledger.clone());
+    Background::start(move |stopping| {
+        while !stopping.load(Ordering::SeqCst) {
             let mut transaction = client.transaction().expect("the database runs");
-            for _ in 0..3 {
-                Table::Log.insert(&mut transaction, &random_channel(random), "in-sql");
-            }
+            let announced: Vec<_> = (0..3)
+                .map(|_| {
+                    let channel = random_channel(&mut random);
+                    let n = announce(&ledger, &channel);
+                    Table::Log.insert(&mut transaction, &channel, n);
+                    n
+                })
+                .collect();
             transaction.commit().expect("nothing stands against the commit");
-            sent.in_sql += 3;
-        })
-    }
-
-    fn stop(mut self) -> Sent {
-        self.stopping.store(true, Ordering::SeqCst);
-        self.thread.take().expect("only this takes it").join().expect("it does not panic")
-    }
+            announced.into_iter().for_each(|n| ledger.acknowledge(n, None));
+            random.pause(400);
+        }
+        BTreeMap::new()
+    })
 }
 
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        // When the test fails: it must not go on while what it publishes to is taken down.
-        self.stopping.store(true, Ordering::SeqCst);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Sent {
-    fn add(&mut self, other: Self) {
-        self.in_sql += other.in_sql;
-        self.ids.extend(other.ids);
-        for (status, count) in other.statuses {
-            *self.statuses.entry(status).or_default() += count;
-        }
-    }
+fn announce(ledger: &Ledger, channel: &str) -> usize {
+    ledger.announce(ledger.channel(channel))
 }
 
 fn channel(number: usize) -> String {
@@ -298,25 +265,7 @@ fn random_channel(random: &mut Random) -> String {
     channel(random.below(CHANNELS as u64) as usize)
 }
 
-fn event(channel: &str, key: &str) -> String {
-    // What goes to all needs no key: it is not sent twice.
-    let key = if key == "all" { String::new() } else { format!(r#","key":"{key}""#) };
-    format!(r#"{{"channel":"{channel}","type":"made","data":{{}}{key}}}"#)
-}
-
-/// All that is in the log, in order.
-fn events(store: &Store) -> Vec<(u64, String)> {
-    let number = |id: i64| u64::try_from(id).expect("ids are positive");
-    match store {
-        Store::Postgres(database) => {
-            let rows = database.connect().query("SELECT id, channel FROM everpoll.positions", &[]);
-            rows.expect("the log is there").iter().map(|row| (number(row.get(0)), row.get(1))).collect()
-        }
-        Store::Sqlite(sqlite) => {
-            let connection = rusqlite::Connection::open(sqlite.path()).expect("the log is there");
-            let mut select = connection.prepare("SELECT id, channel FROM events").expect("it has this table");
-            let rows = select.query_map([], |row| Ok((number(row.get(0)?), row.get(1)?)));
-            rows.and_then(Iterator::collect).expect("it can be read")
-        }
-    }
+/// Sent again, it is the same event by its key.
+fn event(channel: &str, n: usize) -> String {
+    format!(r#"{{"channel":"{channel}","type":"made","data":{{"tag":"{n}"}},"key":"{n}"}}"#)
 }

@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use everpoll_tests::cutter::{Cutter, Mode};
 use everpoll_tests::http::Address;
-use everpoll_tests::ledger::Ledger;
 use everpoll_tests::pollers::Reading;
 use everpoll_tests::proxies::{Kind, Proxy};
 use everpoll_tests::{Daemon, Database, Script};
 use serde_json::{Value, json};
 
+use crate::judge;
 use crate::writers::Random;
 
 mod adaptive;
@@ -151,7 +151,7 @@ impl Run {
             .filter(|line| !line.contains(" @") && !line.contains(" > "))
             .collect::<Vec<_>>()
             .join("\n");
-        reports.ledger = Ledger::of(&database);
+        reports.published = judge::events_of(&database);
         reports
     }
 }
@@ -215,7 +215,7 @@ fn gaps(mut random: Random, total: u64, pauses: &std::ops::Range<u64>) -> Vec<u6
 #[derive(Default)]
 struct Reports {
     clients: Vec<Value>,
-    ledger: Ledger,
+    published: Vec<judge::Event>,
     log: String,
 }
 
@@ -223,7 +223,7 @@ impl Reports {
     /// All that is wrong.
     #[track_caller]
     fn judge(&self) {
-        let mut wrong = String::new();
+        let (mut wrong, ledger) = (String::new(), judge::ledger_of(&self.published));
         for client in &self.clients {
             let name = client["name"].as_str().unwrap_or_default();
             let events = client["events"].as_array().into_iter().flatten();
@@ -235,9 +235,10 @@ impl Reports {
                     .collect(),
                 ..Reading::default()
             };
-            let verdict = self.ledger.check(&reading);
-            if !verdict.is_exact() || client["gaps"] != 0 {
-                let _ = writeln!(wrong, "{name}: {verdict}, {} gaps", client["gaps"]);
+            let report = judge::judge(&ledger, [&reading]);
+            if !report.kept || client["gaps"] != 0 {
+                let (broken, findings) = (&report.broken, &report.findings);
+                let _ = writeln!(wrong, "{name}: {broken:?}, {findings:?}, {} gaps", client["gaps"]);
             }
             let errors = client["errors"].as_array().map_or(0, Vec::len);
             // A stream that is given up may leave a dead connection behind, which the next poll finds out.
@@ -255,13 +256,13 @@ impl Reports {
                 let _ = writeln!(wrong, "{name}: it is {} in the end", client["state"]);
             }
         }
-        assert!(!self.clients.is_empty() && self.ledger.len() > 10, "there was a run");
+        assert!(!self.clients.is_empty() && self.published.len() > 10, "there was a run");
         assert!(wrong.is_empty(), "{wrong}\n{}\n{}", self.table(), self.log);
     }
 
     /// One line for each client.
     fn table(&self) -> String {
-        let mut table = format!("{} events\n{:<34}{:<12}", self.ledger.len(), "client", "ended as");
+        let mut table = format!("{} events\n{:<34}{:<12}", self.published.len(), "client", "ended as");
         let _ = writeln!(
             table,
             "{:>8}{:>8}{:>9}{:>8}  errors, streams that ended",

@@ -32,6 +32,11 @@ mod restore;
 /// Retention while pages read and applications publish.
 mod retention;
 
+/// Threads that work beside a test.
+mod background;
+/// Readers, held against the ledger of `everpoll verify`.
+mod judge;
+
 /// Holds that fit what the proxies on the way let live.
 mod adaptive;
 /// One question, put in each way that there is.

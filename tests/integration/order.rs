@@ -4,16 +4,17 @@
 //! reader that has gone on by then never sees it. The judge that finds nothing wrong with Everpoll's readers is
 //! therefore also held against a plain reader of a plain table, where it must find what is known to get lost.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use everpoll_tests::http;
-use everpoll_tests::ledger::Ledger;
 use everpoll_tests::pollers::{Poller, Pollers, Reading};
 use everpoll_tests::{Database, wait};
+use everpoll_verify::Ledger;
 
+use crate::judge;
 use crate::site::{self, Site, Store};
 use crate::writers::{CHANNELS, Committed, Random, Table, Writers};
 
@@ -53,70 +54,63 @@ fn every_committed_event_comes_once_and_in_commit_order() {
     let target = if std::env::var_os("EVERPOLL_TEST_LONG").is_some() { 100_000 } else { 5_000 };
     let mut random = Random::seeded();
     let site = Site::on(Store::postgres());
-    let database = site.store.database();
+    let (database, ledger) = (site.store.database(), Arc::new(judge::ledger()));
 
     let mut connection = database.connect();
     let mut long = connection.transaction().expect("the database runs");
     let opened = Instant::now();
-    Table::Log.insert(&mut long, "cheese", "long-first");
-    let writers = Writers::start(database, Table::Log, WRITERS, &random);
+    let of_long = ["cheese", "ale"].map(|channel| ledger.announce(ledger.channel(channel)));
+    Table::Log.insert(&mut long, "cheese", of_long[0]);
+    let writers = Writers::start(database, Table::Log, WRITERS, &random, &ledger);
     let mut readers = Vec::new();
     for number in 0..20 {
         // The readers begin at random points of all this.
         random.pause(300);
         readers.push(Reader::start(&site, number));
         if number == 9 {
-            Table::Log.insert(&mut long, "ale", "long-second");
+            Table::Log.insert(&mut long, "ale", of_long[1]);
         }
     }
 
     // Nobody waits for the open transaction: what others committed meanwhile is with all readers while it is open.
-    let others = Ledger::of(database).newest();
-    assert!(others > 0, "the writers have committed by now");
+    let others = judge::events_of(database).last().expect("the writers have committed by now").0;
     for reader in &readers {
         reader.pollers.wait_until_reached(others, wait::PATIENCE);
     }
-    assert!(tags(database).keys().all(|tag| !tag.starts_with("long")), "it is open");
+    assert!(ids(&judge::events_of(database)).keys().all(|n| !of_long.contains(n)), "it is open");
     let patience = LONG_TRANSACTION + wait::PATIENCE;
     wait::until("it was open for long", patience, || opened.elapsed() >= LONG_TRANSACTION);
     let began = Instant::now();
     long.commit().expect("nothing stands against the commit");
-    let long = ["long-first", "long-second"].map(str::to_owned).to_vec();
-    let long = Committed { tags: long, began, done: Instant::now() };
+    let long = Committed { events: of_long.to_vec(), began, done: Instant::now() };
+    of_long.into_iter().for_each(|n| ledger.acknowledge(n, None));
 
     wait::until("enough is written", Duration::from_secs(600), || writers.written() >= target);
     let mut committed = writers.stop();
     committed.push(long);
-    finish(database, &committed, readers);
+    finish(database, &ledger, &committed, readers);
 }
 
 /// Waits until all readers have everything and judges them.
-fn finish(database: &Database, committed: &[Committed], readers: Vec<Reader>) {
-    let ledger = Ledger::of(database);
-    let complete = |reader: &Reader| {
-        reader.pollers.readings().iter().all(|reading| ledger.check(reading).lost.is_empty())
-    };
-    let all_complete = || readers.iter().all(complete);
-    // When it is not so in the end, the judge says what is missing.
-    let _ = wait::try_until_some(wait::PATIENCE, || all_complete().then_some(()));
-
-    let tags = tags(database);
-    let expected: BTreeSet<_> = committed.iter().flat_map(|committed| committed.tags.clone()).collect();
-    assert_eq!(tags.keys().cloned().collect::<BTreeSet<_>>(), expected, "the log has what was committed");
-    assert_eq!(ledger.len(), expected.len());
-    assert_commit_order(committed, &tags);
+fn finish(database: &Database, ledger: &Ledger, committed: &[Committed], readers: Vec<Reader>) {
+    // What was committed and is not there, or is there and was rolled back, the judge finds as well.
+    let events = judge::events_of(database);
+    judge::find(ledger, &events);
+    wait_until_complete(ledger, &readers);
+    let ids = ids(&events);
+    assert_commit_order(committed, &ids);
     assert_eq!(deadlocks(database), "0\n");
 
     for Reader { pollers, began } in readers {
         let (readings, tally) = pollers.stop();
-        ledger.assert_exact(&readings);
+        judge::assert_kept(ledger, &readings);
         let statuses: Vec<_> = tally.statuses.keys().copied().collect();
         assert_eq!((statuses, tally.errors.len()), (vec![200], 0), "{tally:?}");
         let Reading { began_after, gaps, .. } = &readings[0];
         assert_eq!(*gaps, 0, "nothing was trimmed");
         let after = began_after.expect("it began with a number");
         for later in committed.iter().filter(|committed| committed.began > began) {
-            let lowest = later.tags.iter().map(|tag| tags[tag]).min().expect("no transaction is empty");
+            let lowest = later.events.iter().map(|n| ids[n]).min().expect("no transaction is empty");
             assert!(
                 lowest > after,
                 "{later:?} got the id {lowest}, which a cursor had passed before: {after}"
@@ -125,10 +119,16 @@ fn finish(database: &Database, committed: &[Committed], readers: Vec<Reader>) {
     }
 }
 
-/// Each event's id.
-fn tags(database: &Database) -> BTreeMap<String, u64> {
-    let rows = database.connect().query(Table::Log.select(), &[&0_i64]).expect("the log is there");
-    rows.iter().map(|row| (row.get("tag"), id(row))).collect()
+/// Waits until all readers have everything. When it is not so in the end, the judge says what is missing.
+fn wait_until_complete(ledger: &Ledger, readers: &[Reader]) {
+    let is_complete = |reader: &Reader| judge::are_complete(ledger, &reader.pollers.readings());
+    let _ = wait::try_until_some(wait::PATIENCE, || readers.iter().all(is_complete).then_some(()));
+}
+
+/// Each event's id, by its number.
+fn ids(events: &[judge::Event]) -> BTreeMap<usize, u64> {
+    let number = |tag: &Option<String>| tag.as_ref().and_then(|tag| tag.parse().ok());
+    events.iter().map(|(id, _, tag)| (number(tag).expect("each has a tag"), *id)).collect()
 }
 
 fn id(row: &postgres::Row) -> u64 {
@@ -141,8 +141,8 @@ fn deadlocks(database: &Database) -> String {
 
 /// A transaction whose commit was answered before another's was asked for has the lower ids, all of them.
 #[track_caller]
-fn assert_commit_order(committed: &[Committed], tags: &BTreeMap<String, u64>) {
-    let ids = |committed: &Committed| committed.tags.iter().map(|tag| tags[tag]).collect::<Vec<_>>();
+fn assert_commit_order(committed: &[Committed], ids: &BTreeMap<usize, u64>) {
+    let ids = |committed: &Committed| committed.events.iter().map(|n| ids[n]).collect::<Vec<_>>();
     let (mut by_begin, mut by_end) = (committed.to_vec(), committed.to_vec());
     by_begin.sort_by_key(|committed| committed.began);
     by_end.sort_by_key(|committed| committed.done);
@@ -161,8 +161,8 @@ fn assert_commit_order(committed: &[Committed], tags: &BTreeMap<String, u64>) {
 /// Reads `table` as one would without Everpoll: what has a higher id than the last, in a loop. While it reads, eight
 /// writers write and one transaction, opened before them, commits when the reader has passed it. Returns the truth
 /// and what was read, and the open transaction's id.
-fn read_plainly(table: Table) -> (Ledger, Reading, u64) {
-    let random = Random::seeded();
+fn read_plainly(table: Table) -> (Arc<Ledger>, Reading, u64) {
+    let (random, ledger) = (Random::seeded(), Arc::new(judge::ledger()));
     let database = Database::shared();
     table.create(&database);
     let reading = Reading {
@@ -176,8 +176,9 @@ fn read_plainly(table: Table) -> (Ledger, Reading, u64) {
 
     let mut connection = database.connect();
     let mut open = connection.transaction().expect("the database runs");
-    table.insert(&mut open, "cheese", "open");
-    let writers = Writers::start(&database, table, WRITERS, &random);
+    let of_open = ledger.announce(ledger.channel("cheese"));
+    table.insert(&mut open, "cheese", of_open);
+    let writers = Writers::start(&database, table, WRITERS, &random, &ledger);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut client = database.connect();
@@ -197,32 +198,34 @@ fn read_plainly(table: Table) -> (Ledger, Reading, u64) {
         // Now its row has a lower id than what was read, in a table that gives ids when a row is written.
         wait::until("the reader is well ahead", wait::PATIENCE, || lock().events.len() >= 100);
         open.commit().expect("nothing stands against the commit");
+        ledger.acknowledge(of_open, None);
         wait::until("the writers have gone on", wait::PATIENCE, || writers.written() >= 1_000);
         writers.stop();
         done.store(true, Ordering::SeqCst);
     });
 
     let rows = database.connect().query(table.select(), &[&0_i64]).expect("the table is there");
-    let open = rows.iter().find(|row| row.get::<_, &str>("tag") == "open").map(id);
-    let ledger = Ledger::new(rows.iter().map(|row| (id(row), row.get("channel"))));
-    let open = open.expect("it was committed");
+    let events: Vec<_> = rows.iter().map(|row| (id(row), row.get("channel"), row.get("tag"))).collect();
+    judge::find(&ledger, &events);
+    let open = *ids(&events).get(&of_open).expect("it was committed");
     (ledger, reading.into_inner().expect("the reader does not panic"), open)
 }
 
 #[test]
 fn plain_reader_of_an_auto_increment_column_is_found_to_lose_events() {
     let (ledger, reading, open) = read_plainly(Table::Plain);
-    let verdict = ledger.check(&reading);
-    eprintln!("a plain reader: {verdict}");
-    assert!(verdict.lost.contains(&open), "the reader had passed {open} before it was committed: {verdict}");
-    assert!(!verdict.is_exact());
+    let report = judge::judge(&ledger, [&reading]);
+    eprintln!("a plain reader: {report}");
+    assert!(!report.kept && report.total.lost > 0);
+    let has_open = reading.events.iter().any(|(id, _)| *id == open);
+    assert!(!has_open, "the reader had passed {open} before it was committed");
 }
 
 #[test]
 fn plain_reader_of_the_log_loses_nothing() {
     let (ledger, reading, open) = read_plainly(Table::Log);
-    assert!(ledger.len() > 1_000);
-    ledger.assert_exact([&reading]);
+    let report = judge::judge(&ledger, [&reading]);
+    assert!(report.kept && report.total.acknowledged > 1_000, "{report}");
     assert!(reading.events.iter().any(|(id, _)| *id == open));
 }
 
@@ -230,14 +233,17 @@ fn plain_reader_of_the_log_loses_nothing() {
 fn publish_and_read(store: Store) {
     let site = Site::on(store);
     let readers = (0..6).map(|number| Reader::start(&site, number)).collect::<Vec<_>>();
-    let published = Mutex::new(Vec::new());
+    let ledger = judge::ledger();
+    let (published, ids) = (Mutex::new(Vec::new()), Mutex::new(BTreeMap::new()));
     std::thread::scope(|scope| {
         for publisher in 0..8 {
-            let (site, published) = (&site, &published);
+            let (site, ledger, published, ids) = (&site, &ledger, &published, &ids);
             scope.spawn(move || {
                 for round in 0..20 {
                     let channels: Vec<_> =
                         (0..=round % 4).map(|n| CHANNELS[(publisher + round + n) % 6]).collect();
+                    let announce = |channel: &&str| ledger.announce(ledger.channel(channel));
+                    let numbers: Vec<_> = channels.iter().map(announce).collect();
                     let events: Vec<_> = channels
                         .iter()
                         .map(|channel| format!(r#"{{"channel":"{channel}","type":"made","data":{round}}}"#))
@@ -245,39 +251,28 @@ fn publish_and_read(store: Store) {
                     let began = Instant::now();
                     let body = format!("[{}]", events.join(","));
                     let reply = http::post_json("/publish", body).send(site.door(publisher + round));
+                    let done = Instant::now();
                     assert_eq!(reply.status, 201, "{}", reply.text());
-                    let ids = reply.json()["ids"].as_array().expect("ids").clone();
-                    let ids = ids.iter().map(|id| id.as_u64().expect("a number")).collect::<Vec<_>>();
-                    let channels = channels.into_iter().map(str::to_owned);
-                    let mut published = published.lock().expect("no publisher panicked");
-                    published.push((
-                        began,
-                        Instant::now(),
-                        ids.into_iter().zip(channels).collect::<Vec<_>>(),
-                    ));
+                    let told = reply.json()["ids"].as_array().expect("ids").clone();
+                    for (n, id) in numbers.iter().zip(&told) {
+                        let id = id.as_u64().expect("a number");
+                        ledger.acknowledge(*n, id);
+                        ids.lock().expect("no publisher panicked").insert(*n, id);
+                    }
+                    let committed = Committed { events: numbers, began, done };
+                    published.lock().expect("no publisher panicked").push(committed);
                 }
             });
         }
     });
     let published = published.into_inner().expect("no publisher panicked");
     assert_eq!(published.len(), 160);
-    let ledger = Ledger::new(published.iter().flat_map(|(_, _, events)| events.clone()));
-    let complete = |reader: &Reader| {
-        reader.pollers.readings().iter().all(|reading| ledger.check(reading).lost.is_empty())
-    };
-    let _ = wait::try_until_some(wait::PATIENCE, || readers.iter().all(complete).then_some(()));
+    wait_until_complete(&ledger, &readers);
     for reader in readers {
-        ledger.assert_exact(&reader.pollers.stop().0);
+        judge::assert_kept(&ledger, &reader.pollers.stop().0);
     }
     // The same order as above, with the answer 201 as the end of the commit.
-    let tagged = |(id, _): &(u64, String)| (id.to_string(), *id);
-    let tags = published.iter().flat_map(|(_, _, events)| events.iter().map(tagged)).collect();
-    let committed = published.iter().map(|(began, done, events)| Committed {
-        tags: events.iter().map(|(id, _)| id.to_string()).collect(),
-        began: *began,
-        done: *done,
-    });
-    assert_commit_order(&committed.collect::<Vec<_>>(), &tags);
+    assert_commit_order(&published, &ids.into_inner().expect("no publisher panicked"));
 }
 
 #[test]

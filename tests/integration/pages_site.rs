@@ -6,13 +6,13 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use everpoll_tests::http::{self, Address};
 use everpoll_tests::{Daemon, Database, Fallback, Script, TestDir, WebServer, wait};
 
+use crate::background::Background;
 use crate::site::Store;
 use crate::writers::Random;
 
@@ -24,7 +24,7 @@ const PAUSE: u64 = 250;
 
 /// All that runs. Fields are dropped from top to bottom.
 pub(crate) struct PagesSite {
-    publisher: Option<Publisher>,
+    publisher: Option<Background<()>>,
     published: Arc<AtomicU64>,
     nginx: WebServer,
     _fallback: Fallback,
@@ -92,7 +92,7 @@ impl PagesSite {
             ["begin", "publishing"] => {
                 assert!(self.publisher.is_none(), "it publishes already");
                 self.publisher =
-                    Some(Publisher::start(self.nginx.address(), self.store.database(), &self.published));
+                    Some(application(self.nginx.address(), self.store.database(), &self.published));
             }
             ["end", "publishing"] => self.publisher.take().expect("it publishes").stop(),
             ["kill", "daemon"] => self.daemon.kill_9(),
@@ -129,45 +129,22 @@ impl PagesSite {
 }
 
 /// An application that publishes on `cheese` all the time, in SQL and over HTTP by turns.
-struct Publisher {
-    thread: Option<JoinHandle<()>>,
-    stopping: Arc<AtomicBool>,
-}
-
-impl Publisher {
-    fn start(nginx: &Address, database: &Database, published: &Arc<AtomicU64>) -> Self {
-        let (mut client, nginx, published) = (database.connect(), nginx.clone(), published.clone());
-        let (stopping, mut random) = (Arc::<AtomicBool>::default(), Random::seeded());
-        let stop = stopping.clone();
-        let thread = std::thread::spawn(move || {
-            while !stop.load(Ordering::SeqCst) {
-                let number = next(&published);
-                if random.below(2) == 0 {
-                    publish(&nginx, "cheese", number);
-                } else {
-                    let sql = "INSERT INTO everpoll.events (channel, type, data) VALUES ('cheese', $1, $2::text::json)";
-                    client.execute(sql, &[&kind(number), &data(number)]).expect("the database runs");
-                }
-                random.pause(PAUSE);
+fn application(nginx: &Address, database: &Database, published: &Arc<AtomicU64>) -> Background<()> {
+    let (mut client, nginx, published) = (database.connect(), nginx.clone(), published.clone());
+    let mut random = Random::seeded();
+    Background::start(move |stopping| {
+        while !stopping.load(Ordering::SeqCst) {
+            let number = next(&published);
+            if random.below(2) == 0 {
+                publish(&nginx, "cheese", number);
+            } else {
+                let sql =
+                    "INSERT INTO everpoll.events (channel, type, data) VALUES ('cheese', $1, $2::text::json)";
+                client.execute(sql, &[&kind(number), &data(number)]).expect("the database runs");
             }
-        });
-        Self { thread: Some(thread), stopping }
-    }
-
-    fn stop(mut self) {
-        self.stopping.store(true, Ordering::SeqCst);
-        self.thread.take().expect("only this takes it").join().expect("each event was published");
-    }
-}
-
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        // When the test fails: it must not go on while what it publishes to is taken down.
-        self.stopping.store(true, Ordering::SeqCst);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+            random.pause(PAUSE);
         }
-    }
+    })
 }
 
 /// Publishes over HTTP; again with the same key when it is not known whether it was published.

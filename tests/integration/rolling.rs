@@ -4,19 +4,19 @@
 //! Half of the clients come through nginx to a unix socket, half ask a TCP port themselves. On each, a new daemon begins
 //! while the old one still serves; the old one is told to stop once the new one listens.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use everpoll_tests::everpoll::command;
 use everpoll_tests::http::{self, Address};
-use everpoll_tests::ledger::Ledger;
 use everpoll_tests::pollers::{Poller, Pollers, clock};
 use everpoll_tests::{
     Daemon, Database, EventStream, Fallback, Process, Sqlite, TestDir, WebServer, WebSocket,
 };
 use everpoll_tests::{ports, sse, wait};
+
+use crate::background::Background;
+use crate::judge;
 
 /// Each client asks for one of these.
 const CHANNELS: usize = 20;
@@ -55,7 +55,7 @@ fn daemon_is_replaced_under_load_and_no_client_notices() {
     for crowd in [&through_nginx, &by_themselves] {
         crowd.wait_until_held(HELD, wait::PATIENCE);
     }
-    let publisher = Publisher::start(&database, scale.pause);
+    let publisher = publish(&database, scale.pause);
     for _ in 0..scale.replacements {
         std::thread::scope(|scope| {
             scope.spawn(|| behind_nginx.replace());
@@ -66,7 +66,8 @@ fn daemon_is_replaced_under_load_and_no_client_notices() {
     for crowd in [&through_nginx, &by_themselves] {
         crowd.wait_until_reached(last, wait::PATIENCE);
     }
-    let ledger = Ledger::of(&database);
+    let published = judge::events_of(&database);
+    let ledger = judge::ledger_of(&published);
     for (name, crowd) in [("through nginx", through_nginx), ("directly", by_themselves)] {
         let lateness = crowd.lateness().expect("events were published");
         let (readings, tally) = crowd.stop();
@@ -75,7 +76,7 @@ fn daemon_is_replaced_under_load_and_no_client_notices() {
              back in {:?} s",
             readings.len(),
             scale.replacements,
-            ledger.len(),
+            published.len(),
             lateness.p50,
             lateness.p99,
             lateness.max,
@@ -85,7 +86,7 @@ fn daemon_is_replaced_under_load_and_no_client_notices() {
         assert_eq!(tally.statuses.keys().copied().collect::<Vec<_>>(), [200], "{tally:?}\n{}", nginx.log());
         assert!(tally.errors.is_empty(), "{name}: {tally:?}");
         assert!(readings.iter().all(|reading| reading.gaps == 0), "{name}: nothing was trimmed");
-        ledger.assert_exact(&readings);
+        judge::assert_kept(&ledger, &readings);
         if name == "directly" {
             // Behind nginx, one that came over a kept connection in the last moment may get the fallback.
             assert_eq!(
@@ -272,50 +273,23 @@ impl Line {
     }
 }
 
-/// Publishes in SQL until it is stopped.
-struct Publisher {
-    thread: Option<JoinHandle<u64>>,
-    stopping: Arc<AtomicBool>,
-}
-
-impl Publisher {
-    fn start(database: &Database, pause: Duration) -> Self {
-        let mut client = database.connect();
-        let stopping = Arc::<AtomicBool>::default();
-        let stop = stopping.clone();
-        let thread = std::thread::spawn(move || {
-            let insert =
-                "INSERT INTO everpoll.events (channel, type, data) VALUES ($1, 'made', $2::text::json)";
-            for number in 0.. {
-                let data = format!(r#"{{"sent":{}}}"#, clock());
-                client.execute(insert, &[&channel(number), &data]).expect("the database runs");
-                if stop.load(Ordering::SeqCst) {
-                    break;
-                }
-                std::thread::sleep(pause);
+/// Publishes in SQL until it is stopped; comes to the newest id.
+fn publish(database: &Database, pause: Duration) -> Background<u64> {
+    let mut client = database.connect();
+    Background::start(move |stopping| {
+        let insert = "INSERT INTO everpoll.events (channel, type, data) VALUES ($1, 'made', $2::text::json)";
+        for number in 0.. {
+            let data = format!(r#"{{"sent":{}}}"#, clock());
+            client.execute(insert, &[&channel(number), &data]).expect("the database runs");
+            if stopping.load(Ordering::SeqCst) {
+                break;
             }
-            let newest =
-                client.query_one("SELECT max(id) FROM everpoll.positions", &[]).expect("the database runs");
-            u64::try_from(newest.get::<_, i64>(0)).expect("ids are positive")
-        });
-        Self { thread: Some(thread), stopping }
-    }
-
-    /// Returns the newest id.
-    fn stop(mut self) -> u64 {
-        self.stopping.store(true, Ordering::SeqCst);
-        self.thread.take().expect("only this takes it").join().expect("it does not panic")
-    }
-}
-
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        // When the test fails: the database is taken down next.
-        self.stopping.store(true, Ordering::SeqCst);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+            std::thread::sleep(pause);
         }
-    }
+        let newest =
+            client.query_one("SELECT max(id) FROM everpoll.positions", &[]).expect("the database runs");
+        u64::try_from(newest.get::<_, i64>(0)).expect("ids are positive")
+    })
 }
 
 fn channel(number: usize) -> String {

@@ -8,10 +8,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use everpoll_tests::crowd::channel;
-use everpoll_tests::ledger::Ledger;
 use everpoll_tests::pollers::clock;
 use everpoll_tests::process::resident_kilobytes;
 use everpoll_tests::{Crowd, Daemon, Database, Postgres, wait};
+
+use crate::judge;
 
 /// A request that is out for so long is held; an answer takes far less.
 const HELD: Duration = Duration::from_millis(500);
@@ -106,13 +107,11 @@ fn killed_daemon_costs_the_database_statements_by_channels_and_not_by_clients() 
 }
 
 fn crowd_is_complete(crowd: &mut Crowd, database: &Database) -> bool {
-    let ledger = Ledger::of(database);
-    let readings = crowd.readings();
-    let lost = readings.iter().any(|reading| !ledger.check(reading).lost.is_empty());
-    if !lost {
-        ledger.assert_exact(&readings);
-    }
-    !lost
+    let ledger = judge::ledger_of(&judge::events_of(database));
+    let report = judge::judge(&ledger, &crowd.readings());
+    let complete = report.total.lost == 0;
+    assert!(report.kept || !complete, "{report}");
+    complete
 }
 
 /// Publishes `each` events on each of these channels, and returns the newest id.

@@ -2,15 +2,17 @@
 //! random points, and now and then a transaction that is rolled back.
 //!
 //! They write into Everpoll's log or into a plain table with an auto-increment column, so that one checker can be held
-//! against both. Each event has a *tag*, by which it is found again whatever id it got.
+//! against both. Each event has a *tag*, its number in the ledger, by which it is found again whatever id it got.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use everpoll_tests::Database;
+use everpoll_verify::Ledger;
 use postgres::Transaction;
+
+use crate::background::Background;
 
 /// The channels that are written to.
 pub(crate) const CHANNELS: [&str; 6] = ["ale", "brie", "cheese", "dill", "egg", "fig"];
@@ -87,23 +89,23 @@ impl Table {
         }
     }
 
-    /// Writes one event.
+    /// Writes event `n` of the ledger.
     ///
     /// # Panics
     /// When the database refuses, by a deadlock for example.
     #[track_caller]
-    pub(crate) fn insert(self, transaction: &mut Transaction<'_>, channel: &str, tag: &str) {
-        let data = format!(r#"{{"tag":"{tag}"}}"#);
+    pub(crate) fn insert(self, transaction: &mut Transaction<'_>, channel: &str, n: usize) {
+        let data = format!(r#"{{"tag":"{n}"}}"#);
         let sql = match self {
             // Both ways into the log, so that both hold.
-            Self::Log if tag.len().is_multiple_of(2) => {
+            Self::Log if n.is_multiple_of(2) => {
                 "INSERT INTO everpoll.events (channel, type, data) VALUES ($1, 'made', $2::text::json)"
             }
             Self::Log => "SELECT everpoll.publish($1, 'made', $2::text::json)",
             Self::Plain => "INSERT INTO plain (channel, data) VALUES ($1, $2::text::json)",
         };
         if let Err(error) = transaction.execute(sql, &[&channel, &data]) {
-            panic!("{tag} was not written: {error:?}");
+            panic!("event {n} was not written: {error:?}");
         }
     }
 }
@@ -111,8 +113,8 @@ impl Table {
 /// A transaction that committed.
 #[derive(Clone, Debug)]
 pub(crate) struct Committed {
-    /// Its events.
-    pub(crate) tags: Vec<String>,
+    /// Its events, by their numbers in the ledger.
+    pub(crate) events: Vec<usize>,
     /// Before `COMMIT` was sent.
     pub(crate) began: Instant,
     /// After it had been answered.
@@ -121,24 +123,28 @@ pub(crate) struct Committed {
 
 /// Running writers.
 pub(crate) struct Writers {
-    threads: Vec<JoinHandle<Vec<Committed>>>,
-    stopping: Arc<AtomicBool>,
+    threads: Vec<Background<Vec<Committed>>>,
     written: Arc<AtomicUsize>,
 }
 
 impl Writers {
-    /// Starts this many, each on a connection of its own.
-    pub(crate) fn start(database: &Database, table: Table, count: u64, random: &Random) -> Self {
-        let (stopping, written) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+    /// Starts this many, each on a connection of its own. They announce to `ledger` what they write, and tell it what became of it.
+    pub(crate) fn start(
+        database: &Database,
+        table: Table,
+        count: u64,
+        random: &Random,
+        ledger: &Arc<Ledger>,
+    ) -> Self {
+        let written = Arc::<AtomicUsize>::default();
         let threads = (0..count).map(|writer| {
             let (mut client, mut random) = (database.connect(), random.fork(writer));
-            let (stopping, written) = (stopping.clone(), written.clone());
-            std::thread::spawn(move || {
+            let (ledger, written) = (ledger.clone(), written.clone());
+            Background::start(move |stopping| {
                 let mut all = Vec::new();
                 while !stopping.load(Ordering::SeqCst) {
-                    let name = format!("w{writer}t{}", all.len());
-                    if let Some(committed) = write(&mut client, table, &name, &mut random) {
-                        written.fetch_add(committed.tags.len(), Ordering::SeqCst);
+                    if let Some(committed) = write(&mut client, table, &mut random, &ledger) {
+                        written.fetch_add(committed.events.len(), Ordering::SeqCst);
                         all.push(committed);
                     }
                     random.pause(20);
@@ -147,7 +153,7 @@ impl Writers {
             })
         });
         let threads = threads.collect();
-        Self { threads, stopping, written }
+        Self { threads, written }
     }
 
     /// How many events are committed.
@@ -160,31 +166,37 @@ impl Writers {
     /// # Panics
     /// When the database refused one.
     pub(crate) fn stop(self) -> Vec<Committed> {
-        self.stopping.store(true, Ordering::SeqCst);
-        let join = |thread: JoinHandle<Vec<Committed>>| thread.join().expect("no transaction was refused");
-        self.threads.into_iter().flat_map(join).collect()
+        self.threads.into_iter().flat_map(Background::stop).collect()
     }
 }
 
 /// One transaction; `None` when it was rolled back.
-fn write(client: &mut postgres::Client, table: Table, name: &str, random: &mut Random) -> Option<Committed> {
+fn write(
+    client: &mut postgres::Client,
+    table: Table,
+    random: &mut Random,
+    ledger: &Ledger,
+) -> Option<Committed> {
     let rolls_back = random.below(5) == 0;
     let mut transaction = client.transaction().expect("the database runs");
-    let mut tags = Vec::new();
-    for event in 0..=random.below(MAX_EVENTS) {
-        let tag = if rolls_back { format!("{name}e{event}-never") } else { format!("{name}e{event}") };
+    let mut events = Vec::new();
+    for _ in 0..=random.below(MAX_EVENTS) {
         let channel = CHANNELS[random.below(CHANNELS.len() as u64) as usize];
-        table.insert(&mut transaction, channel, &tag);
-        tags.push(tag);
+        let n = ledger.announce(ledger.channel(channel));
+        table.insert(&mut transaction, channel, n);
+        events.push(n);
         random.pause(4);
     }
     // What this pause is for a plain table: others take higher ids, commit, and are read.
     random.pause(10);
     if rolls_back {
         transaction.rollback().expect("the database runs");
+        events.iter().for_each(|n| ledger.roll_back(*n));
         return None;
     }
     let began = Instant::now();
     transaction.commit().expect("nothing stands against the commit");
-    Some(Committed { tags, began, done: Instant::now() })
+    let done = Instant::now();
+    events.iter().for_each(|n| ledger.acknowledge(*n, None));
+    Some(Committed { events, began, done })
 }

@@ -1,33 +1,35 @@
-//! What was published, what each client got, and what is wrong between the two.
+//! What was published, what each reader got, and what is wrong between the two.
+//!
+//! The one judge of "never lost, never twice, one order", for `everpoll verify` and for all tests of Everpoll. Whoever publishes
+//! announces each event before anybody is asked to take it, and writes down what he was told. Whoever reads writes down what came,
+//! in the order in which it came. In the end, [`judge`](Ledger::judge) says what is missing.
+//!
+//! What a newcomer gets wrong: an event has a *number* from the moment it is announced, and an *id* only once somebody was told
+//! of one. Where only ids are known, as to a page, [`number_of`](Ledger::number_of) finds the event.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
-/// The type of the checker's events.
-pub(crate) const KIND: &str = "verify";
+use crate::Report;
+use crate::tally::{Judgement, LATEST, Tally};
 
 /// Most findings that are described one by one; all are counted.
 const DESCRIBED: usize = 20;
 
-/// Longest lateness that is told apart, an hour, microseconds.
-const LATEST: u64 = 3_600_000_000;
-
 /// The one place where it is known what should have come.
 #[derive(Debug)]
-pub(crate) struct Ledger {
-    run: String,
+pub struct Ledger {
     late_max: Duration,
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct State {
+    channels: Vec<String>,
     events: Vec<Event>,
+    /// Numbers by ids.
+    ids: HashMap<u64, usize>,
     groups: Vec<Tally>,
     /// The group in force: that of the fault under way, or 0.
     group: usize,
@@ -35,93 +37,34 @@ struct State {
     /// Failed requests by what was wrong.
     failures: BTreeMap<String, u64>,
     requests: u64,
-    announced: u64,
+    gap_records: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Event {
     channel: u32,
     group: usize,
     last: bool,
     told: Told,
-    /// As it was acknowledged, or else as the first client got it.
+    /// As it was acknowledged or found in the log, or else as the first reader got it.
     id: Option<u64>,
     acknowledged: Option<Instant>,
 }
 
 /// What the publisher was told of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Told {
-    /// Nothing yet, or that nobody knows.
+pub enum Told {
+    /// It is not in the log, and must come to nobody.
+    RolledBack,
+    /// Nothing yet, or that nobody knows: it comes to all or to none.
     Unknown,
-    /// It is in the log.
+    /// It is in the log, and must come to all.
     Acknowledged,
 }
 
-/// Figures of all events that were published in one state of the world.
-#[derive(Clone, Debug)]
-pub(crate) struct Tally {
-    pub(crate) name: String,
-    pub(crate) struck: u32,
-    pub(crate) acknowledged: u64,
-    pub(crate) unknown: u64,
-    pub(crate) delivered: u64,
-    pub(crate) lost: u64,
-    pub(crate) doubled: u64,
-    pub(crate) reordered: u64,
-    pub(crate) altered: u64,
-    pub(crate) foreign: u64,
-    pub(crate) too_late: u64,
-    /// Events that clients did not get and were told of by a gap record.
-    pub(crate) announced: u64,
-    /// Microseconds from the acknowledgement to the client.
-    pub(crate) late: Histogram<u64>,
-}
-
-impl Tally {
-    pub(crate) fn new(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            struck: 0,
-            acknowledged: 0,
-            unknown: 0,
-            delivered: 0,
-            lost: 0,
-            doubled: 0,
-            reordered: 0,
-            altered: 0,
-            foreign: 0,
-            too_late: 0,
-            announced: 0,
-            late: Histogram::new_with_max(LATEST, 2).expect("two digits are few"),
-        }
-    }
-
-    /// Takes the figures of another one in.
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.struck += other.struck;
-        self.acknowledged += other.acknowledged;
-        self.unknown += other.unknown;
-        self.delivered += other.delivered;
-        self.lost += other.lost;
-        self.doubled += other.doubled;
-        self.reordered += other.reordered;
-        self.altered += other.altered;
-        self.foreign += other.foreign;
-        self.too_late += other.too_late;
-        self.announced += other.announced;
-        self.late.add(&other.late).expect("both have the same range");
-    }
-
-    /// How many findings break a promise.
-    pub(crate) fn broken(&self) -> u64 {
-        self.lost + self.doubled + self.reordered + self.altered + self.foreign + self.too_late
-    }
-}
-
-/// One client's side.
+/// One reader's side.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub struct Reader {
     pub(crate) number: u32,
     /// By their numbers.
     pub(crate) channels: Vec<u32>,
@@ -138,103 +81,97 @@ pub(crate) struct Reader {
     ended: usize,
 }
 
-/// A record as polls and streams bring it.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Record {
-    pub(crate) id: u64,
-    #[serde(default)]
-    pub(crate) channel_id: String,
-    pub(crate) data: Inner,
-}
-
-/// Its inner part.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Inner {
-    #[serde(rename = "type")]
-    pub(crate) kind: String,
-    #[serde(default)]
-    pub(crate) data: Option<Box<RawValue>>,
-}
-
-/// What the checker's events carry.
-#[derive(Debug, Deserialize)]
-struct Payload<'a> {
-    run: &'a str,
-    n: usize,
-}
-
-#[derive(Debug, Deserialize)]
-struct Gap {
-    after: u64,
-    before: u64,
+impl Clone for Ledger {
+    fn clone(&self) -> Self {
+        Self { late_max: self.late_max, state: Mutex::new(self.lock().clone()) }
+    }
 }
 
 impl Ledger {
-    /// An empty ledger of a run.
-    pub(crate) fn new(run: &str, late_max: Duration) -> Self {
+    /// An empty one. What comes later than `late_max` after its acknowledgement, while nothing is broken, is too late.
+    pub fn new(late_max: Duration) -> Self {
         let state = State {
+            channels: Vec::new(),
             events: Vec::new(),
+            ids: HashMap::new(),
             groups: vec![Tally::new("calm")],
             group: 0,
             findings: Vec::new(),
             failures: BTreeMap::new(),
             requests: 0,
-            announced: 0,
+            gap_records: 0,
         };
-        Self { run: run.to_owned(), late_max, state: Mutex::new(state) }
+        Self { late_max, state: Mutex::new(state) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The name of a channel.
-    pub(crate) fn channel(&self, number: u32) -> String {
-        format!("verify-{}-{number}", self.run)
+    /// The number of the channel with this name, from 0 on in the order in which they were named first.
+    pub fn channel(&self, name: &str) -> u32 {
+        let channels = &mut self.lock().channels;
+        let known = channels.iter().position(|known| known == name);
+        let number = known.unwrap_or_else(|| {
+            channels.push(name.to_owned());
+            channels.len() - 1
+        });
+        u32::try_from(number).expect("there are not so many")
     }
 
-    /// The name of the channel of event `n`.
-    pub(crate) fn channel_of(&self, n: usize) -> String {
-        let channel = self.lock().events[n].channel;
-        self.channel(channel)
+    /// The number of the channel of event `n`.
+    pub(crate) fn channel_of(&self, n: usize) -> u32 {
+        self.lock().events[n].channel
     }
 
-    /// A new event, before anybody was asked to take it. `last` ends its channel.
-    pub(crate) fn announce(&self, channel: u32, last: bool) -> usize {
+    /// A new event, before anybody was asked to take it; returns its number.
+    pub fn announce(&self, channel: u32) -> usize {
+        self.lock().announce(channel, false)
+    }
+
+    /// A new event that is the last one of its channel.
+    pub(crate) fn announce_last(&self, channel: u32) -> usize {
+        self.lock().announce(channel, true)
+    }
+
+    /// The publisher was told that event `n` is in the log, and with which id, if that.
+    pub fn acknowledge(&self, n: usize, id: impl Into<Option<u64>>) {
         let mut state = self.lock();
-        let group = state.group;
-        state.groups[group].unknown += 1;
-        let event = Event { channel, group, last, told: Told::Unknown, id: None, acknowledged: None };
-        state.events.push(event);
-        state.events.len() - 1
-    }
-
-    /// Its data.
-    pub(crate) fn payload(&self, n: usize) -> String {
-        format!(r#"{{"run":"{}","n":{n}}}"#, self.run)
-    }
-
-    /// Its key: published again, it is the same event.
-    pub(crate) fn key(&self, n: usize) -> String {
-        format!("{}-{n}", self.run)
-    }
-
-    /// The publisher was told that it is in the log.
-    pub(crate) fn acknowledge(&self, n: usize, id: u64) {
-        let mut state = self.lock();
-        let state = &mut *state;
-        let event = &mut state.events[n];
-        let tally = &mut state.groups[event.group];
-        tally.unknown -= 1;
-        tally.acknowledged += 1;
-        event.told = Told::Acknowledged;
-        event.acknowledged = Some(Instant::now());
-        if event.id.replace(id).is_some_and(|before| before != id) {
-            tally.altered += 1;
-            describe(&mut state.findings, || {
-                format!("event {n} was acknowledged as {id} and came with another id")
-            });
+        state.told(n, Told::Acknowledged);
+        state.events[n].acknowledged = Some(Instant::now());
+        if let Some(id) = id.into() {
+            state.is(n, id, "acknowledged as");
         }
+    }
+
+    /// The publisher took event `n` back, or was told that it is not in the log.
+    pub fn roll_back(&self, n: usize) {
+        let mut state = self.lock();
+        state.told(n, Told::RolledBack);
+        if let Some(id) = state.events[n].id {
+            state.exists(n, id);
+        }
+    }
+
+    /// The log has event `n` with this id, whatever its publisher was told.
+    pub fn found(&self, n: usize, id: u64) {
+        let mut state = self.lock();
+        state.is(n, id, "found in the log as");
+        state.exists(n, id);
+    }
+
+    /// The log has an event that nobody has announced; returns its number. When it was published is not known.
+    pub fn found_new(&self, channel: u32, id: u64) -> usize {
+        let mut state = self.lock();
+        let n = state.announce(channel, false);
+        state.told(n, Told::Acknowledged);
+        state.is(n, id, "found in the log as");
+        n
+    }
+
+    /// The number of the event with this id.
+    pub fn number_of(&self, id: u64) -> Option<usize> {
+        self.lock().ids.get(&id).copied()
     }
 
     /// From now on events belong to this group.
@@ -264,79 +201,57 @@ impl Ledger {
         *self.lock().failures.entry(what.to_owned()).or_default() += 1;
     }
 
-    /// A client was given the place where it begins or goes on.
-    pub(crate) fn place(&self, reader: &mut Reader, cursor: &str) {
-        if let Ok(id) = cursor.parse() {
-            reader.began_after.get_or_insert(id);
-            cursor.clone_into(&mut reader.cursor);
-        }
+    /// A reader was given a gap record.
+    pub fn gap(&self, reader: &mut Reader, after: u64, before: u64) {
+        reader.gaps.push((after, before));
+        self.lock().gap_records += 1;
     }
 
-    /// A client was given a record.
-    pub(crate) fn deliver(&self, reader: &mut Reader, record: &Record) {
-        let kind = record.data.kind.as_str();
-        let data = record.data.data.as_deref().map_or("null", RawValue::get);
+    /// A reader was given a record with this id on this channel: that of event `n`, if it is one that is known.
+    pub fn deliver(&self, reader: &mut Reader, n: Option<usize>, id: u64, channel: &str) {
         let mut state = self.lock();
         let state = &mut *state;
-        if kind == "everpoll:gap" {
-            if let Ok(Gap { after, before }) = serde_json::from_str(data) {
-                reader.gaps.push((after, before));
-                state.announced += 1;
-            }
-            return;
-        }
-        if kind.starts_with("everpoll:") {
-            return;
-        }
-        let payload: Option<Payload<'_>> = serde_json::from_str(data).ok();
-        let n = payload.filter(|payload| kind == KIND && payload.run == self.run).map(|payload| payload.n);
-        let known = n.and_then(|n| Some((n, state.events.get_mut(n)?)));
+        let known = n.and_then(|n| Some((n, state.events.get(n)?.clone())));
         let own = known.filter(|(_, event)| {
-            reader.channels.contains(&event.channel) && self.channel(event.channel) == record.channel_id
+            reader.channels.contains(&event.channel) && state.channels[event.channel as usize] == channel
         });
+        let number = reader.number;
         let Some((n, event)) = own else {
-            state.groups[state.group].foreign += 1;
-            describe(&mut state.findings, || {
-                format!(
-                    "client {} got {} of {:?}, which it never asked for",
-                    reader.number, record.id, record.channel_id
-                )
-            });
-            return;
+            return state.find(
+                state.group,
+                |tally| &mut tally.foreign,
+                || format!("client {number} got {id} of {channel:?}, which it never asked for"),
+            );
         };
-        let tally = &mut state.groups[event.group];
-        if *event.id.get_or_insert(record.id) != record.id {
-            tally.altered += 1;
-            describe(&mut state.findings, || {
-                format!("event {n} came with the ids {} and {:?}", record.id, event.id)
-            });
-        }
+        state.is(n, id, "delivered as");
+        state.exists(n, id);
         let (word, bit) = (n / 64, 1 << (n % 64));
         if reader.seen.len() <= word {
             reader.seen.resize(word + 1, 0);
         }
         if reader.seen[word] & bit != 0 {
-            tally.doubled += 1;
-            describe(&mut state.findings, || format!("client {} got {} twice", reader.number, record.id));
-            return;
+            let twice = || format!("client {number} got {id} twice");
+            return state.find(event.group, |tally| &mut tally.doubled, twice);
         }
         reader.seen[word] |= bit;
-        tally.delivered += 1;
         reader.ended += usize::from(event.last);
-        if record.id <= reader.highest {
-            tally.reordered += 1;
-            describe(&mut state.findings, || {
-                format!("client {} got {} after {}", reader.number, record.id, reader.highest)
-            });
-        }
-        reader.highest = reader.highest.max(record.id);
+        let highest = reader.highest;
+        reader.highest = highest.max(id);
         let late = event.acknowledged.map(|at| at.elapsed()).unwrap_or_default();
+        let tally = &mut state.groups[event.group];
+        tally.delivered += 1;
         tally.late.saturating_record(u64::try_from(late.as_micros()).unwrap_or(LATEST));
+        if reader.began_after.is_some_and(|after| id <= after) {
+            let early = || format!("client {number} got {id}, which lies before its beginning");
+            state.find(event.group, |tally| &mut tally.foreign, early);
+        }
+        if id <= highest {
+            let order = || format!("client {number} got {id} after {highest}");
+            state.find(event.group, |tally| &mut tally.reordered, order);
+        }
         if event.group == 0 && late > self.late_max {
-            tally.too_late += 1;
-            describe(&mut state.findings, || {
-                format!("client {} got {} {:.1} s late", reader.number, record.id, late.as_secs_f64())
-            });
+            let words = || format!("client {number} got {id} {:.1} s late", late.as_secs_f64());
+            state.find(event.group, |tally| &mut tally.too_late, words);
         }
     }
 
@@ -347,39 +262,24 @@ impl Ledger {
         [sum(|t| t.acknowledged), sum(|t| t.unknown), sum(|t| t.delivered), sum(Tally::broken)]
     }
 
-    /// Judges, when all is over.
-    pub(crate) fn judge(&self, readers: impl IntoIterator<Item = Reader>) -> Judgement {
+    /// Judges, when all is over: all readers have gone on to the end of the log.
+    pub fn judge(&self, readers: impl IntoIterator<Item = Reader>) -> Report {
+        Report::new(self.judgement(readers), false, Vec::new())
+    }
+
+    pub(crate) fn judgement(&self, readers: impl IntoIterator<Item = Reader>) -> Judgement {
         let mut state = self.lock();
         let state = &mut *state;
+        let mut by_channel = vec![Vec::new(); state.channels.len()];
+        for (n, event) in state.events.iter().enumerate() {
+            if event.id.is_some() || event.told == Told::Acknowledged {
+                by_channel[event.channel as usize].push(n);
+            }
+        }
         for reader in readers {
-            // A client that never got a place has lost all, beginning with its place.
-            let after = reader.began_after.unwrap_or(0);
-            for (n, event) in state.events.iter().enumerate() {
-                let Some(id) = event.id else { continue };
-                let seen = reader.has_seen(n);
-                let gone = reader.gaps.iter().any(|(after, before)| (after + 1..*before).contains(&id));
-                let tally = &mut state.groups[event.group];
-                match (seen, gone) {
-                    (true, true) => {
-                        tally.altered += 1;
-                        describe(&mut state.findings, || {
-                            format!("client {} was told that {id} is gone, and got it", reader.number)
-                        });
-                    }
-                    (false, true) if reader.channels.contains(&event.channel) => tally.announced += 1,
-                    (false, false) if id > after && reader.channels.contains(&event.channel) => {
-                        // Also one that was not acknowledged, when others got it.
-                        tally.lost += 1;
-                        describe(&mut state.findings, || {
-                            format!(
-                                "client {} never got {id} (event {n} on {}, published in {:?}); no gap record names it",
-                                reader.number,
-                                self.channel(event.channel),
-                                tally.name
-                            )
-                        });
-                    }
-                    _ => {}
+            for channel in &reader.channels {
+                for n in by_channel.get(*channel as usize).into_iter().flatten() {
+                    state.judge(&reader, *n);
                 }
             }
         }
@@ -388,24 +288,100 @@ impl Ledger {
             findings: state.findings.clone(),
             failures: state.failures.clone(),
             requests: state.requests,
-            gap_records: state.announced,
+            gap_records: state.gap_records,
         }
     }
 }
 
-/// What came out.
-#[derive(Debug)]
-pub(crate) struct Judgement {
-    pub(crate) groups: Vec<Tally>,
-    pub(crate) findings: Vec<String>,
-    pub(crate) failures: BTreeMap<String, u64>,
-    pub(crate) requests: u64,
-    pub(crate) gap_records: u64,
+impl State {
+    fn announce(&mut self, channel: u32, last: bool) -> usize {
+        let group = self.group;
+        self.groups[group].unknown += 1;
+        let event = Event { channel, group, last, told: Told::Unknown, id: None, acknowledged: None };
+        self.events.push(event);
+        self.events.len() - 1
+    }
+
+    fn told(&mut self, n: usize, told: Told) {
+        let event = &mut self.events[n];
+        let tally = &mut self.groups[event.group];
+        if std::mem::replace(&mut event.told, told) == Told::Unknown && told != Told::Unknown {
+            tally.unknown -= 1;
+            tally.acknowledged += u64::from(told == Told::Acknowledged);
+        }
+    }
+
+    /// Somebody says that event `n` has this id: all must say the same, and of no other event.
+    fn is(&mut self, n: usize, id: u64, how: &str) {
+        let event = &mut self.events[n];
+        let (group, before) = (event.group, *event.id.get_or_insert(id));
+        if before != id {
+            let two = || format!("event {n} was {how} {id}, and is {before} elsewhere");
+            self.find(group, |tally| &mut tally.altered, two);
+        }
+        let other = *self.ids.entry(id).or_insert(n);
+        if other != n {
+            let two = || format!("event {n} was {how} {id}, and so is event {other}");
+            self.find(group, |tally| &mut tally.altered, two);
+        }
+    }
+
+    /// Somebody has seen event `n`: it must not have been taken back.
+    fn exists(&mut self, n: usize, id: u64) {
+        let Event { told, group, .. } = self.events[n];
+        if told == Told::RolledBack {
+            let back = || format!("event {n} was rolled back, and is there as {id}");
+            self.find(group, |tally| &mut tally.foreign, back);
+        }
+    }
+
+    /// What has become of event `n` at one of the readers of its channel.
+    fn judge(&mut self, reader: &Reader, n: usize) {
+        let Event { channel, group, id, .. } = self.events[n];
+        // Of one that is said to be in the log and that nobody has ever seen, no gap record and no beginning tells anything.
+        let gone = |id| reader.gaps.iter().any(|(after, before)| (after + 1..*before).contains(&id));
+        // A reader that never got a place has lost all, beginning with its place.
+        let due = id.is_none_or(|id| id > reader.began_after.unwrap_or(0));
+        let number = reader.number;
+        match (reader.has_seen(n), id.is_some_and(gone)) {
+            (true, true) => {
+                let id = id.unwrap_or_default();
+                let words = || format!("client {number} was told that {id} is gone, and got it");
+                self.find(group, |tally| &mut tally.altered, words);
+            }
+            (false, true) => self.groups[group].announced += 1,
+            // Also one that was not acknowledged, when others got it.
+            (false, false) if due => {
+                let (channel, during) =
+                    (self.channels[channel as usize].clone(), self.groups[group].name.clone());
+                let words = || {
+                    let id = id.map_or_else(|| "what has no id".to_owned(), |id| id.to_string());
+                    format!(
+                        "client {number} never got {id} (event {n} on {channel}, published in {during:?}); no gap record names it"
+                    )
+                };
+                self.find(group, |tally| &mut tally.lost, words);
+            }
+            _ => {}
+        }
+    }
+
+    fn find(
+        &mut self,
+        group: usize,
+        count: impl FnOnce(&mut Tally) -> &mut u64,
+        words: impl FnOnce() -> String,
+    ) {
+        *count(&mut self.groups[group]) += 1;
+        if self.findings.len() < DESCRIBED {
+            self.findings.push(words());
+        }
+    }
 }
 
 impl Reader {
-    /// A client that begins at now.
-    pub(crate) fn new(number: u32, channels: Vec<u32>) -> Self {
+    /// One that begins at now.
+    pub fn new(number: u32, channels: Vec<u32>) -> Self {
         Self {
             number,
             channels,
@@ -415,6 +391,14 @@ impl Reader {
             seen: Vec::new(),
             gaps: Vec::new(),
             ended: 0,
+        }
+    }
+
+    /// It was given the place where it begins or goes on.
+    pub fn place(&mut self, cursor: &str) {
+        if let Ok(id) = cursor.parse() {
+            self.began_after.get_or_insert(id);
+            cursor.clone_into(&mut self.cursor);
         }
     }
 
@@ -433,8 +417,5 @@ impl Reader {
     }
 }
 
-fn describe(findings: &mut Vec<String>, text: impl FnOnce() -> String) {
-    if findings.len() < DESCRIBED {
-        findings.push(text());
-    }
-}
+#[cfg(test)]
+mod tests;

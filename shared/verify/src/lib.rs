@@ -9,6 +9,7 @@
 //! - The clients do not repair anything: they go on from the cursor they were given, as a page does, but an event that comes
 //!   twice counts, although a page would know it by its id.
 //! - It knows the server only by its interface, as anybody's client does, so that a mistake is not made on both sides.
+//! - The [`Ledger`] judges, and knows nothing of requests: tests that publish and read in other ways feed it themselves.
 
 mod client;
 mod clock;
@@ -16,11 +17,14 @@ mod faults;
 mod ledger;
 mod plan;
 mod publish;
+mod record;
 mod report;
 mod run;
+mod tally;
 mod target;
 
 pub use faults::{Action, Fault, command};
+pub use ledger::{Ledger, Reader, Told};
 pub use plan::{Cause, Plan, PlanError, Transport};
 pub use report::{Group, Lateness, Progress, Report};
 pub use run::{Stop, run};

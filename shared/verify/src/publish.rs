@@ -18,7 +18,8 @@ use tokio::sync::watch;
 
 use crate::PlanError;
 use crate::client::{Connection, Reply, World};
-use crate::ledger::{KIND, Told};
+use crate::ledger::Told;
+use crate::record::KIND;
 
 /// How long a publish may take: commits wait for one another, and a database may be gone for a moment.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -92,7 +93,7 @@ impl HttpPublisher {
             if stopped.load(Ordering::Relaxed) {
                 return;
             }
-            let n = self.world.ledger.announce(channels(), false);
+            let n = self.world.ledger.announce(channels());
             let end = Instant::now() + PATIENCE * 4;
             if let Err(refused) = self.publish(n, end).await {
                 refusals.send_replace(Some(refused));
@@ -122,12 +123,12 @@ impl HttpPublisher {
     }
 
     async fn try_once(&mut self, n: usize) -> Try {
-        let ledger = &self.world.ledger;
+        let World { ledger, label, .. } = &*self.world;
         let body: Bytes = format!(
             r#"{{"channel":"{}","type":"{KIND}","data":{},"key":"{}"}}"#,
-            ledger.channel_of(n),
-            ledger.payload(n),
-            ledger.key(n)
+            label.channel(ledger.channel_of(n)),
+            label.payload(n),
+            label.key(n)
         )
         .into();
         let target = self.world.targets[self.target].clone();
@@ -223,7 +224,7 @@ impl SqlPublisher {
             if stopped.load(Ordering::Relaxed) {
                 return;
             }
-            let n = self.world.ledger.announce(channels(), false);
+            let n = self.world.ledger.announce(channels());
             if let Err(refused) = self.publish(n, || stopped.load(Ordering::Relaxed)) {
                 refusals.send_replace(Some(refused));
                 return;
@@ -233,10 +234,10 @@ impl SqlPublisher {
 
     /// Publishes one event, until it is taken, given up, or `given_up` says so.
     pub(crate) fn publish(&mut self, n: usize, given_up: impl Fn() -> bool) -> Result<Told, PlanError> {
-        let ledger = &self.world.ledger;
-        let event =
-            NewEvent::parse(&ledger.channel_of(n), KIND, &ledger.payload(n), Some(&ledger.key(n)), None)
-                .map_err(|error| PlanError::Wrong(error.to_string()))?;
+        let World { ledger, label, .. } = &*self.world;
+        let channel = label.channel(ledger.channel_of(n));
+        let event = NewEvent::parse(&channel, KIND, &label.payload(n), Some(&label.key(n)), None)
+            .map_err(|error| PlanError::Wrong(error.to_string()))?;
         loop {
             let unknown = match self.log.publish(std::slice::from_ref(&event)) {
                 Ok(ids) => {
@@ -244,7 +245,7 @@ impl SqlPublisher {
                         ledger.acknowledge(n, *id);
                     }
                     if let Some(hints) = &mut self.hints {
-                        hints.tell(&ledger.channel_of(n));
+                        hints.tell(&channel);
                     }
                     return Ok(Told::Acknowledged);
                 }

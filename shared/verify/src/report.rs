@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::ledger::{Judgement, Tally};
+use crate::tally::{Judgement, Tally};
 
 /// How a run goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use crate::clock::Random;
 use crate::faults::Fault;
 use crate::ledger::{Ledger, Reader, Told};
 use crate::publish::{HttpPublisher, Pace, Refusals, SqlPublisher};
+use crate::record::Label;
 use crate::report::{Progress, Report};
 use crate::{Cause, Plan, PlanError};
 
@@ -83,8 +84,11 @@ async fn carry_out(
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // Of each run its own, so that two at once on one server do not meet.
     let name = format!("{:x}{:x}", since_1970.as_micros() & 0xffff_ffff_ffff, std::process::id());
-    let ledger = Ledger::new(&name, plan.late_max);
-    let world = Arc::new(World { ledger, targets: plan.targets.clone(), hold: plan.hold });
+    let (ledger, label) = (Ledger::new(plan.late_max), Label::new(name));
+    for number in 0..plan.channels {
+        ledger.channel(&label.channel(number));
+    }
+    let world = Arc::new(World { ledger, label, targets: plan.targets.clone(), hold: plan.hold });
     let readers = readers(plan);
     let mut clients = start_clients(plan, &world, &readers).await;
     wait_for_places(&world, &readers, stop).await?;
@@ -137,7 +141,7 @@ async fn carry_out(
     let readers =
         readers.into_iter().map(|reader| std::mem::replace(&mut *lock(&reader), Reader::new(0, Vec::new())));
     let errors = struck.errors().clone();
-    let mut report = Report::new(world.ledger.judge(readers), plan.failures_count, errors);
+    let mut report = Report::new(world.ledger.judgement(readers), plan.failures_count, errors);
     (report.seed, report.clients, report.seconds) = (plan.seed, plan.clients, seconds);
     Ok(report)
 }
@@ -181,7 +185,7 @@ async fn wait_for_places(
             return Ok(());
         }
         if Instant::now() >= end || stop.is_stopped() {
-            let failures = world.ledger.judge([]).failures;
+            let failures = world.ledger.judgement([]).failures;
             return Err(PlanError::Unreachable(format!(
                 "{waiting} of {} clients got no answer: {failures:?}; is {} right, and does the daemon or the fallback run?",
                 readers.len(),
@@ -290,7 +294,7 @@ async fn finish(publishers: Vec<JoinHandle<()>>, end: Instant) {
 
 /// Publishes a last event on each channel: who has got those of all its channels has got everything before.
 async fn end_channels(plan: &Plan, world: &Arc<World>, end: Instant) -> Result<(), PlanError> {
-    let announced: Vec<_> = (0..plan.channels).map(|channel| world.ledger.announce(channel, true)).collect();
+    let announced: Vec<_> = (0..plan.channels).map(|channel| world.ledger.announce_last(channel)).collect();
     let told = match &plan.database {
         Some(url) if !plan.causes.contains(&Cause::Http) => {
             let mut publisher = SqlPublisher::new(world, url, plan.redis.as_deref(), true)?;

@@ -12,7 +12,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::Transport;
 use crate::clock::Random;
-use crate::ledger::{Ledger, Reader, Record};
+use crate::ledger::{Ledger, Reader};
+use crate::record::{Label, Record};
 use crate::target::Target;
 
 pub(crate) use http::{Connection, Reply};
@@ -36,6 +37,7 @@ const DELAY_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) ledger: Ledger,
+    pub(crate) label: Label,
     pub(crate) targets: Vec<Target>,
     pub(crate) hold: Duration,
 }
@@ -150,7 +152,7 @@ impl Client {
             .channels
             .iter()
             .map(|number| {
-                utf8_percent_encode(&self.world.ledger.channel(*number), NON_ALPHANUMERIC).to_string()
+                utf8_percent_encode(&self.world.label.channel(*number), NON_ALPHANUMERIC).to_string()
             })
             .collect();
         let Self { wait_id, requests, .. } = &*self;
@@ -163,11 +165,11 @@ impl Client {
     }
 
     fn deliver(&self, record: &Record) {
-        self.world.ledger.deliver(&mut lock(&self.reader), record);
+        self.world.label.deliver(&self.world.ledger, &mut lock(&self.reader), record);
     }
 
     fn place(&self, cursor: &str) {
-        self.world.ledger.place(&mut lock(&self.reader), cursor);
+        lock(&self.reader).place(cursor);
     }
 
     /// How long to stay on a stream: for good, or a while where transports change.

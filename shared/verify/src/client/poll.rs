@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{Asked, BEAT, Client, Connection, Failure, GRACE, Reply, lock};
 use crate::Transport;
-use crate::ledger::Record;
+use crate::record::Record;
 
 /// The body of a reply.
 #[derive(Debug, Deserialize)]

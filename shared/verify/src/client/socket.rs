@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::{Asked, BEAT, Client, Failure, GRACE, http, poll};
 use crate::Transport;
-use crate::ledger::{Inner, Record};
+use crate::record::{Inner, Record};
 
 /// A frame's text.
 #[derive(Debug, Deserialize)]

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::poll::get;
 use super::{Asked, BEAT, Client, Connection, Failure, GRACE, Reply};
-use crate::ledger::Record;
+use crate::record::Record;
 
 /// Most bytes of a block; a longer one is not Everpoll's.
 const BLOCK_MAX: usize = 16 * 1024 * 1024;
