@@ -277,6 +277,14 @@ mod tests {
         address
     }
 
+    /// A cable, and a connection over it that works.
+    fn connected() -> (Link, TcpStream) {
+        let link = Link::to(&echo());
+        let mut stream = connect(&link);
+        assert_eq!(said_back(&mut stream, "one").expect("an echo"), "one");
+        (link, stream)
+    }
+
     fn connect(link: &Link) -> TcpStream {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, link.port())).expect("it listens");
         stream.set_read_timeout(Some(wait::PATIENCE)).expect("not zero");
@@ -300,9 +308,7 @@ mod tests {
 
     #[test]
     fn cut_connections_end_and_new_ones_only_work_when_it_is_mended() {
-        let link = Link::to(&echo());
-        let mut stream = connect(&link);
-        assert_eq!(said_back(&mut stream, "one").expect("an echo"), "one");
+        let (link, mut stream) = connected();
         link.cut();
         assert_eq!(stream.read(&mut [0; 1]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
         assert!(said_back(&mut connect(&link), "two").is_err());
@@ -313,9 +319,7 @@ mod tests {
 
     #[test]
     fn frozen_connections_lose_nothing() {
-        let link = Link::to(&echo());
-        let mut stream = connect(&link);
-        assert_eq!(said_back(&mut stream, "one").expect("an echo"), "one");
+        let (link, mut stream) = connected();
         link.freeze();
         stream.write_all(b"two").expect("it is taken");
         assert!(is_silent(&mut stream));
@@ -327,9 +331,7 @@ mod tests {
 
     #[test]
     fn black_holed_connections_stay_dead_and_open() {
-        let link = Link::to(&echo());
-        let mut stream = connect(&link);
-        assert_eq!(said_back(&mut stream, "one").expect("an echo"), "one");
+        let (link, mut stream) = connected();
         link.black_hole();
         stream.write_all(b"two").expect("it is taken");
         let mut new = connect(&link);

@@ -21,12 +21,12 @@ type Shared<T> = Arc<Mutex<T>>;
 
 /// All that runs. Fields are dropped from top to bottom.
 pub(super) struct Stage {
-    links: Vec<(&'static str, Arc<Link>)>,
+    links: Vec<(&'static str, Shared<Link>)>,
     nginx: Shared<WebServer>,
     daemons: [Shared<Daemon>; 2],
     fallback: Shared<Fallback>,
     redis: Shared<Redis>,
-    postgres: Postgres,
+    postgres: Shared<Postgres>,
 }
 
 impl Stage {
@@ -34,16 +34,18 @@ impl Stage {
     pub(super) fn start(postgres: Postgres, database: &Database) -> Self {
         let redis = Redis::start();
         let mut links = Vec::new();
+        // Returns where it begins.
         let mut link = |name: &'static str, to: &Address| {
-            let link = Arc::new(Link::to(to));
-            links.push((name, link.clone()));
-            link
+            let link = Link::to(to);
+            let address = link.address();
+            links.push((name, shared(link)));
+            address
         };
         let server = Address::local(postgres.port());
         let redis_link = link("daemons and Redis", &redis.address());
         let daemons = ["daemon 1 and PostgreSQL", "daemon 2 and PostgreSQL"].map(|name| {
             let url = through(&link(name, &server), database);
-            let redis = format!("redis://127.0.0.1:{}", redis_link.port());
+            let redis = format!("redis://{redis_link}");
             // After a start the window is filled with what is there; these builds are slow, and the log grows all the time.
             let window = 4 * 1024 * 1024;
             Daemon::on(url)
@@ -60,13 +62,9 @@ impl Stage {
             link("nginx and daemon 2", daemons[1].address()),
         ];
         let to_fallback = link("nginx and fallback", fallback.address());
-        let both = format!(
-            "server {} max_fails=0;\n    server {} max_fails=0;",
-            doors[0].address(),
-            doors[1].address()
-        );
-        let one = format!("server {} max_fails=0;", doors[0].address());
-        let nginx = WebServer::nginx_with(&doors[0].address(), &to_fallback.address(), |text| {
+        let both = format!("server {} max_fails=0;\n    server {} max_fails=0;", doors[0], doors[1]);
+        let one = format!("server {} max_fails=0;", doors[0]);
+        let nginx = WebServer::nginx_with(&doors[0], &to_fallback, |text| {
             // One browser's requests meet at one daemon, so that it sees when a place is taken.
             let polls = "upstream everpoll_polls {\n    hash $uri consistent;";
             text.replace("upstream everpoll_polls {", polls).replace(&one, &both)
@@ -78,27 +76,29 @@ impl Stage {
             daemons: daemons.map(shared),
             fallback: shared(fallback),
             redis: shared(redis),
-            postgres,
+            postgres: shared(postgres),
         }
     }
 
-    fn link(&self, name: &str) -> &Arc<Link> {
-        &self.links.iter().find(|(known, _)| *known == name).expect("it was laid").1
+    /// Where this cable begins.
+    fn link(&self, name: &str) -> Address {
+        let (_, link) = self.links.iter().find(|(known, _)| *known == name).expect("it was laid");
+        lock(link).address()
     }
 
     /// Where pages ask.
     pub(super) fn pages(&self) -> String {
-        format!("http://{}", self.link("pages and nginx").address())
+        format!("http://{}", self.link("pages and nginx"))
     }
 
     /// Where publishers write.
     pub(super) fn database_url(&self, database: &Database) -> String {
-        through(self.link("publishers and PostgreSQL"), database)
+        through(&self.link("publishers and PostgreSQL"), database)
     }
 
     /// What publishers tell of each event.
     pub(super) fn redis_url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.link("publishers and Redis").port())
+        format!("redis://{}", self.link("publishers and Redis"))
     }
 
     /// What all have logged.
@@ -111,127 +111,89 @@ impl Stage {
     pub(super) fn faults(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
         for (daemon, name) in self.daemons.iter().zip(["daemon 1", "daemon 2"]) {
-            let (kill, again) = (daemon.clone(), daemon.clone());
-            faults.push(fault(
-                "kill -9 a daemon",
-                KILLED,
-                move || lock(&kill).kill_9(),
-                move || lock(&again).start_again_unready(),
-            ));
-            let restart = daemon.clone();
-            faults.push(fault("restart a daemon", Duration::ZERO, move || restart_daemon(&restart), || {}));
+            let (kill, again) = (Daemon::kill_9, Daemon::start_again_unready);
+            faults.push(broken("kill -9 a daemon", KILLED, daemon, kill, again));
+            faults.push(broken("restart a daemon", Duration::ZERO, daemon, restart_daemon, nothing));
             faults.push(frozen(&format!("freeze {name}"), daemon, Daemon::process));
         }
-        let (kill, again) = (self.fallback.clone(), self.fallback.clone());
-        faults.push(fault(
-            "kill -9 the fallback",
-            KILLED,
-            move || lock(&kill).kill_9(),
-            move || lock(&again).start_again(),
-        ));
-        let restart = self.fallback.clone();
-        faults.push(fault("restart the fallback", Duration::ZERO, move || restart_fallback(&restart), || {}));
-        faults.push(frozen("freeze the fallback", &self.fallback, Fallback::process));
-        let (kill, again) = (self.redis.clone(), self.redis.clone());
-        faults.push(fault(
-            "kill -9 Redis",
-            KILLED,
-            move || lock(&kill).kill_9(),
-            move || lock(&again).start_again(),
-        ));
-        let (freeze, thaw) = (self.redis.clone(), self.redis.clone());
-        faults.push(fault(
-            "freeze Redis",
+        let Self { fallback, redis, postgres, nginx, .. } = self;
+        let (kill, again) = (Fallback::kill_9, Fallback::start_again);
+        faults.push(broken("kill -9 the fallback", KILLED, fallback, kill, again));
+        faults.push(broken("restart the fallback", Duration::ZERO, fallback, restart_fallback, nothing));
+        faults.push(frozen("freeze the fallback", fallback, Fallback::process));
+        faults.push(broken("kill -9 Redis", KILLED, redis, Redis::kill_9, Redis::start_again));
+        faults.push(broken("freeze Redis", FROZEN, redis, |redis| redis.freeze(), |redis| redis.thaw()));
+        let (stop, again) =
+            (|server: &mut Postgres| server.stop_immediate(), |server: &mut Postgres| server.start_again());
+        faults.push(broken("stop PostgreSQL (immediate)", KILLED, postgres, stop, again));
+        faults.push(broken(
+            "freeze PostgreSQL",
             FROZEN,
-            move || lock(&freeze).freeze(),
-            move || lock(&thaw).thaw(),
+            postgres,
+            |server| server.freeze(),
+            |server| server.thaw(),
         ));
-        let (stop, again) = (self.postgres.clone(), self.postgres.clone());
-        faults.push(fault(
-            "stop PostgreSQL (immediate)",
-            KILLED,
-            move || stop.stop_immediate(),
-            move || again.start_again(),
-        ));
-        let (freeze, thaw) = (self.postgres.clone(), self.postgres.clone());
-        faults.push(fault("freeze PostgreSQL", FROZEN, move || freeze.freeze(), move || thaw.thaw()));
-        let nginx = self.nginx.clone();
         // Its master starts another.
-        faults.push(fault(
-            "kill -9 an nginx worker",
-            Duration::ZERO,
-            move || signal_workers(&nginx, "KILL", 1),
-            || {},
-        ));
-        let (freeze, thaw) = (self.nginx.clone(), self.nginx.clone());
-        faults.push(fault(
-            "freeze nginx",
-            FROZEN,
-            move || signal_workers(&freeze, "STOP", 99),
-            move || signal_workers(&thaw, "CONT", 99),
-        ));
+        let kill = |nginx: &mut WebServer| signal_workers(nginx, "KILL", 1);
+        faults.push(broken("kill -9 an nginx worker", Duration::ZERO, nginx, kill, nothing));
+        let stop = |nginx: &mut WebServer| signal_workers(nginx, "STOP", 99);
+        let go_on = |nginx: &mut WebServer| signal_workers(nginx, "CONT", 99);
+        faults.push(broken("freeze nginx", FROZEN, nginx, stop, go_on));
         for (name, link) in &self.links {
-            let (cut, mend) = (link.clone(), link.clone());
-            faults.push(fault(&format!("cut {name}"), CUT, move || cut.cut(), move || mend.mend()));
-            let (hole, mend) = (link.clone(), link.clone());
-            faults.push(fault(
-                &format!("black hole: {name}"),
-                FROZEN,
-                move || hole.black_hole(),
-                move || mend.mend(),
-            ));
+            let hole = format!("black hole: {name}");
+            faults.push(broken(&format!("cut {name}"), CUT, link, |link| link.cut(), |link| link.mend()));
+            faults.push(broken(&hole, FROZEN, link, |link| link.black_hole(), |link| link.mend()));
         }
         faults
     }
 }
 
-fn fault(
+/// Something that is done to a program or a cable, and mended.
+fn broken<T: Send + 'static>(
     name: &str,
     lasts: Duration,
-    mut strike: impl FnMut() + Send + 'static,
-    mut mend: impl FnMut() + Send + 'static,
+    what: &Shared<T>,
+    strike: impl Fn(&mut T) + Send + 'static,
+    mend: impl Fn(&mut T) + Send + 'static,
 ) -> Fault {
+    let (struck, mended) = (what.clone(), what.clone());
     Fault {
         name: name.to_owned(),
         strike: Box::new(move || {
-            strike();
+            strike(&mut lock(&struck));
             Ok(())
         }),
         mend: Some(Box::new(move || {
-            mend();
+            mend(&mut lock(&mended));
             Ok(())
         })),
         lasts,
     }
 }
 
+/// What mends itself.
+fn nothing<T>(_: &mut T) {}
+
 /// SIGSTOP, and SIGCONT.
 fn frozen<T: Send + 'static>(name: &str, program: &Shared<T>, process: fn(&mut T) -> &mut Process) -> Fault {
-    let (freeze, thaw) = (program.clone(), program.clone());
-    fault(
-        name,
-        FROZEN,
-        move || process(&mut lock(&freeze)).signal(Signal::STOP),
-        move || process(&mut lock(&thaw)).signal(Signal::CONT),
-    )
+    let signal = move |signal| move |program: &mut T| process(program).signal(signal);
+    broken(name, FROZEN, program, signal(Signal::STOP), signal(Signal::CONT))
 }
 
-fn restart_daemon(daemon: &Shared<Daemon>) {
-    let mut daemon = lock(daemon);
+fn restart_daemon(daemon: &mut Daemon) {
     daemon.stop();
     // Where the disk stands still for a while, it is not ready for as long; clients and publishers have to bear that.
     daemon.start_again_unready();
 }
 
-fn restart_fallback(fallback: &Shared<Fallback>) {
-    let mut fallback = lock(fallback);
+fn restart_fallback(fallback: &mut Fallback) {
     fallback.stop();
     fallback.start_again();
 }
 
 /// Sends a signal to so many workers of nginx.
-fn signal_workers(nginx: &Shared<WebServer>, signal: &str, most: usize) {
-    let master = lock(nginx).process().id().to_string();
+fn signal_workers(nginx: &mut WebServer, signal: &str, most: usize) {
+    let master = nginx.process().id().to_string();
     let mut list = Command::new("ps");
     list.args(["-o", "pid=", "--ppid", &master]);
     let (_, workers, _) = process::run(list, b"");
@@ -242,8 +204,8 @@ fn signal_workers(nginx: &Shared<WebServer>, signal: &str, most: usize) {
 }
 
 /// The database, asked through a cable.
-fn through(link: &Link, database: &Database) -> String {
-    format!("postgres://postgres@127.0.0.1:{}/{}", link.port(), database.name())
+fn through(link: &Address, database: &Database) -> String {
+    format!("postgres://postgres@{link}/{}", database.name())
 }
 
 fn shared<T>(value: T) -> Shared<T> {
