@@ -18,13 +18,16 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use everpoll_log::{Log, LogError};
-use everpoll_protocol::{Bounds, Channel, Channels, Cursor, Failure, Page, ServeError};
+use everpoll_protocol::{Channel, Channels, Cursor, Failure, Page, ServeError};
 use tokio::sync::oneshot;
 use tracing::warn;
 
+mod kept;
+
 use crate::hub::lock;
 use crate::metrics::{COUNTS, Limit};
-use crate::window::{Base, Look, Window};
+use crate::window::{Look, Window};
+use kept::{Kept, share};
 
 /// Most questions of one statement of the second step.
 const LOOK_MAX: usize = 512;
@@ -41,9 +44,6 @@ const BURST: (usize, Duration) = (16, Duration::from_millis(200));
 /// How long others are waited for in a burst.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// How long what was read is kept for others, and how much of it, in bytes.
-const KEPT: (Duration, usize) = (Duration::from_secs(5), 16 * 1024 * 1024);
-
 type Question = (Channels, Cursor);
 type Answer = Result<Arc<Page>, ServeError>;
 
@@ -52,8 +52,8 @@ type Answer = Result<Arc<Page>, ServeError>;
 pub(crate) struct CatchUp {
     state: Mutex<State>,
     changed: Condvar,
-    /// What was read last, by channels.
-    kept: Mutex<HashMap<Channels, Kept>>,
+    /// What was read last.
+    kept: Kept,
     /// Most different questions at a time.
     questions_max: usize,
     started: Instant,
@@ -72,17 +72,6 @@ struct State {
     /// Whether a thread waits for more questions; it will take all of them.
     gathering: bool,
     stopped: bool,
-}
-
-/// What was read from an id on to the end of the log.
-#[derive(Debug)]
-struct Kept {
-    at: Instant,
-    /// What the window was like before.
-    base: Base,
-    bounds: Bounds,
-    from: u64,
-    page: Arc<Page>,
 }
 
 /// How many questions came lately.
@@ -112,7 +101,7 @@ enum Job {
 impl CatchUp {
     /// An empty queue for at most `questions_max` different questions.
     pub(crate) fn new(questions_max: usize) -> Self {
-        let (state, kept) = (Mutex::default(), Mutex::default());
+        let (state, kept) = (Mutex::default(), Kept::default());
         Self { state, changed: Condvar::new(), kept, questions_max, started: Instant::now() }
     }
 
@@ -210,7 +199,7 @@ impl CatchUp {
         let mut behind: HashMap<Channels, Vec<Cursor>> = HashMap::new();
         for question in questions {
             let found = look(&lock(window), &question).map(Arc::new);
-            match found.or_else(|| self.find(&question, window)) {
+            match found.or_else(|| self.kept.find(&question.0, question.1, window)) {
                 Some(page) => self.answer(&question, &Ok(page)),
                 None => behind.entry(question.0).or_default().push(question.1),
             }
@@ -228,7 +217,7 @@ impl CatchUp {
             if !self.is_asked(&question) {
                 continue;
             }
-            if let Some(page) = self.find(&question, window) {
+            if let Some(page) = self.kept.find(&question.0, question.1, window) {
                 self.answer(&question, &Ok(page));
                 continue;
             }
@@ -243,7 +232,7 @@ impl CatchUp {
                     let bounds = read.bounds;
                     let page = Arc::new(Page::from(read));
                     lock(window).learn(&channels, cursor, &page, low);
-                    self.keep(&channels, cursor, base, bounds, &page);
+                    self.kept.keep(&channels, cursor, base, bounds, &page);
                     // Who asked after the read began gets its answer as well: the window has what came since.
                     behind.cursors.retain(|later| match share(&page, &bounds, *later) {
                         Some(page) => {
@@ -257,48 +246,6 @@ impl CatchUp {
                 Err(error) => self.answer(&question, &Err(failed(&error))),
             }
         }
-    }
-
-    /// Keeps what was read for those who come soon.
-    fn keep(
-        &self,
-        channels: &Channels,
-        cursor: Cursor,
-        base: Option<Base>,
-        bounds: Bounds,
-        page: &Arc<Page>,
-    ) {
-        let (Cursor::After(from), Some(base)) = (cursor, base) else { return };
-        if page.more || page.gap.is_some() {
-            return;
-        }
-        let mut kept = lock(&self.kept);
-        kept.retain(|_, kept| kept.at.elapsed() < KEPT.0);
-        if kept.values().map(|kept| size(&kept.page)).sum::<usize>() + size(page) > KEPT.1 {
-            kept.clear();
-        }
-        // The one that reaches back further is of use to more.
-        if kept.get(channels).is_none_or(|known| from <= known.from) {
-            let (at, page) = (Instant::now(), page.clone());
-            kept.insert(channels.clone(), Kept { at, base, bounds, from, page });
-        }
-    }
-
-    /// What was kept and answers this question as a read would: all later events are in the window, and nothing that it has
-    /// is gone since.
-    fn find(&self, (channels, cursor): &Question, window: &Mutex<Window>) -> Option<Arc<Page>> {
-        let Cursor::After(after) = cursor else { return None };
-        let (base, low) = {
-            let window = lock(window);
-            (window.base()?, window.low())
-        };
-        let kept = lock(&self.kept);
-        let Kept { at, base: before, bounds, from, page } = kept.get(channels)?;
-        let holds = at.elapsed() < KEPT.0 && base.is_of_the_log_of(before) && page.next >= base.floor;
-        if !holds || after < from || *after < low {
-            return None;
-        }
-        share(page, bounds, *cursor).map(Arc::new)
     }
 
     fn answer(&self, question: &Question, answer: &Answer) {
@@ -415,23 +362,6 @@ fn sort(channels: &Channels, cursors: Vec<Cursor>) -> Vec<Behind> {
     jobs
 }
 
-/// What of a page that was read from a lower cursor is the answer to a higher one; `None` where that may have to be told more,
-/// or stands behind the page.
-fn share(page: &Page, bounds: &Bounds, cursor: Cursor) -> Option<Page> {
-    let Cursor::After(after) = cursor else { return None };
-    // Behind the origin nothing was ever lost but by trimming, and of that the lower cursor would have been told.
-    if page.gap.is_some() || after < bounds.origin || after > page.next || (page.more && after == page.next) {
-        return None;
-    }
-    let records = page.records.iter().filter(|record| record.id > after).cloned().collect();
-    Some(Page { gap: None, records, next: page.next, more: page.more })
-}
-
-/// The memory that a page takes, more or less.
-fn size(page: &Page) -> usize {
-    page.records.iter().map(|record| record.json.len() + 256).sum::<usize>() + 256
-}
-
 fn failed(error: &LogError) -> ServeError {
     match Failure::from(error) {
         Failure::Serve(ServeError::LogUnavailable) => ServeError::LogUnavailable,
@@ -445,79 +375,7 @@ fn failed(error: &LogError) -> ServeError {
 
 #[cfg(test)]
 mod tests {
-    use everpoll_protocol::{Data, Event, Gap, GapReason, Kind, Record, Timestamp};
-
     use super::*;
-
-    fn record(id: u64) -> Arc<Record> {
-        Arc::new(Record::from(&Event {
-            id,
-            channel: Channel::parse("a").unwrap(),
-            kind: Kind::parse("made").unwrap(),
-            data: Data::parse("1").unwrap(),
-            ts: Timestamp::from_micros(id),
-            exclude: None,
-        }))
-    }
-
-    fn shared(page: &Page, bounds: &Bounds, after: u64) -> Option<(Vec<u64>, u64, bool)> {
-        let page = share(page, bounds, Cursor::After(after))?;
-        Some((page.records.iter().map(|record| record.id).collect(), page.next, page.more))
-    }
-
-    #[test]
-    fn page_is_shared_with_those_who_are_told_the_same_alone() {
-        let bounds = Bounds { low: 1, newest: 9, origin: 4 };
-        let mut page = Page { gap: None, records: vec![record(5), record(7)], next: 9, more: false };
-        assert_eq!(shared(&page, &bounds, 4), Some((vec![5, 7], 9, false)));
-        assert_eq!(shared(&page, &bounds, 5), Some((vec![7], 9, false)));
-        assert_eq!(shared(&page, &bounds, 9), Some((vec![], 9, false)));
-        // It may be of a lost history, or of another log.
-        assert_eq!(shared(&page, &bounds, 3), None);
-        assert_eq!(shared(&page, &bounds, 10), None);
-        assert!(share(&page, &bounds, Cursor::Since(Timestamp::from_micros(1))).is_none());
-        (page.more, page.next) = (true, 7);
-        assert_eq!(shared(&page, &bounds, 6), Some((vec![7], 7, true)));
-        // There is more, but not on this page.
-        assert_eq!(shared(&page, &bounds, 7), None);
-        page.gap = Some(Gap { after: 2, before: 5, reason: GapReason::Trimmed });
-        assert_eq!(shared(&page, &bounds, 5), None);
-    }
-
-    #[test]
-    fn what_was_read_is_kept_as_long_as_a_read_would_say_the_same() {
-        let channels = Channels::parse_segment(b"a").unwrap();
-        let question = |after| (channels.clone(), Cursor::After(after));
-        let window = |floor| {
-            let mut window = Window::new(1 << 20, floor);
-            window.filled();
-            Mutex::new(window)
-        };
-        let catch_up = CatchUp::new(9);
-        let bounds = Bounds { low: 2, newest: 9, origin: 0 };
-        let page = Arc::new(Page { gap: None, records: vec![record(5), record(7)], next: 9, more: false });
-        let base = lock(&window(9)).base();
-        catch_up.keep(&channels, Cursor::After(4), base, bounds, &page);
-        // Of less use: it does not replace the other.
-        let less = Arc::new(Page { records: vec![record(7)], ..(*page).clone() });
-        catch_up.keep(&channels, Cursor::After(6), base, bounds, &less);
-        let found = |after, window: &Mutex<Window>| {
-            let page = catch_up.find(&question(after), window)?;
-            Some(page.records.iter().map(|record| record.id).collect::<Vec<_>>())
-        };
-        assert_eq!(found(4, &window(9)), Some(vec![5, 7]));
-        assert_eq!(found(6, &window(9)), Some(vec![7]));
-        assert_eq!(found(9, &window(8)), Some(vec![]));
-        assert_eq!(found(3, &window(9)), None);
-        // Between the page and the window there may be others.
-        assert_eq!(found(6, &window(10)), None);
-        let trimmed = window(9);
-        lock(&trimmed).bound(&Bounds { low: 7, newest: 9, origin: 0 });
-        assert_eq!((found(6, &trimmed), found(7, &trimmed)), (None, Some(vec![])));
-        let other_log = window(9);
-        lock(&other_log).reset(9);
-        assert_eq!(found(6, &other_log), None);
-    }
 
     #[test]
     fn burst_begins_with_many_questions_and_lasts_while_they_come() {

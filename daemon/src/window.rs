@@ -14,11 +14,12 @@ use std::sync::Arc;
 
 use everpoll_protocol::{BATCH_EVENTS, Bounds, Channel, Channels, Cursor, Page, Record, Timestamp};
 
+mod quiet;
+
+use quiet::QuietChannels;
+
 /// What a record costs beside its JSON: itself, its places in two queues, its share of a channel's entry.
 const RECORD_OVERHEAD: usize = 256;
-
-/// Most channels that are remembered as quiet. Forgetting one costs a look into the database.
-const QUIET_MAX: usize = 100_000;
 
 /// What the window says to a poll.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,7 +44,7 @@ pub(crate) struct Window {
     bytes: usize,
     records: VecDeque<Placed>,
     channels: HashMap<Channel, VecDeque<Arc<Record>>>,
-    quiet: HashMap<Channel, Quiet>,
+    quiet: QuietChannels,
     /// The time of the latest event that was ever in the window or just below it, if known.
     latest: Timestamp,
     generation: u64,
@@ -76,33 +77,6 @@ struct Placed {
     record: Arc<Record>,
 }
 
-/// A channel has no event with `after < id <= floor`, and, where that is known, none placed later than a time with an id
-/// up to the floor.
-#[derive(Clone, Copy, Debug)]
-struct Quiet {
-    after: u64,
-    since: Option<QuietSince>,
-}
-
-/// Since when a channel is quiet, as long as no more than up to `low` is trimmed: what goes after that, of whatever channel,
-/// may have been placed later than `time`, and a gap must be told.
-#[derive(Clone, Copy, Debug)]
-struct QuietSince {
-    time: Timestamp,
-    low: u64,
-}
-
-impl QuietSince {
-    /// What is known from both. What no longer holds is the one of the lower mark.
-    fn and(self, other: Self) -> Self {
-        match self.low.cmp(&other.low) {
-            std::cmp::Ordering::Less => other,
-            std::cmp::Ordering::Equal => Self { time: self.time.min(other.time), low: self.low },
-            std::cmp::Ordering::Greater => self,
-        }
-    }
-}
-
 impl Window {
     /// An empty window of at most `bytes_max` bytes that begins behind the event `floor`. Only the database knows
     /// anything until the window is [`filled`](Self::filled).
@@ -117,7 +91,7 @@ impl Window {
             bytes: 0,
             records: VecDeque::new(),
             channels: HashMap::new(),
-            quiet: HashMap::new(),
+            quiet: QuietChannels::default(),
             latest: Timestamp::default(),
             generation: 0,
             begun: 0,
@@ -200,15 +174,7 @@ impl Window {
                 self.channels.remove(&record.channel);
             }
         }
-        let since = QuietSince { time: latest, low: record.id };
-        self.remember(record.channel.clone(), Quiet { after: record.id, since: Some(since) });
-    }
-
-    fn remember(&mut self, channel: Channel, quiet: Quiet) {
-        if self.quiet.len() >= QUIET_MAX && !self.quiet.contains_key(&channel) {
-            self.quiet.clear();
-        }
-        self.quiet.insert(channel, quiet);
+        self.quiet.evicted(&record.channel, record.id, latest);
     }
 
     /// Takes in that the database, read for all of `channels` from `cursor` on, gave `page`. `low` was the
@@ -218,27 +184,7 @@ impl Window {
         if page.more || page.gap.is_some() || page.next < self.floor {
             return;
         }
-        for channel in channels.as_slice() {
-            let below = page.records.iter().filter(|r| r.channel == *channel && r.id <= self.floor);
-            let last = below.fold(None, |last: Option<(u64, Timestamp)>, record| {
-                Some((record.id, last.map_or(record.ts, |last| last.1.max(record.ts))))
-            });
-            let (after, since) = match (last, cursor) {
-                (Some((id, latest)), _) => (id, Some(latest)),
-                (None, Cursor::After(after)) => (after, None),
-                // Ids below the floor are unknown then, but none of them was placed after that time.
-                (None, Cursor::Since(since)) => (self.floor, Some(since)),
-                (None, Cursor::Now) => continue,
-            };
-            let since = since.map(|time| QuietSince { time, low });
-            let known = self.quiet.get(channel).copied();
-            let after = known.map_or(after, |known| known.after.min(after));
-            let since = match known.and_then(|known| known.since) {
-                Some(known) => Some(since.map_or(known, |since| since.and(known))),
-                None => since,
-            };
-            self.remember(channel.clone(), Quiet { after, since });
-        }
+        self.quiet.learn(channels, cursor, page, self.floor, low);
     }
 
     /// Takes in the newest event up to the window's floor of some channels, as the database told it in one snapshot with
@@ -256,8 +202,7 @@ impl Window {
         self.low = self.low.max(bounds.low);
         self.origin = self.origin.max(bounds.origin);
         for (channel, after) in latest {
-            let since = self.quiet.get(channel).and_then(|known| known.since);
-            self.remember(channel.clone(), Quiet { after, since });
+            self.quiet.learn_latest(channel, after);
         }
     }
 
@@ -281,8 +226,9 @@ impl Window {
         if after < self.origin || (after < self.low && !held) {
             return Look::Miss;
         }
-        let known = |channel: &Channel| self.quiet.get(channel).is_some_and(|quiet| quiet.after <= after);
-        if after < self.floor && !channels.as_slice().iter().all(known) {
+        if after < self.floor
+            && !channels.as_slice().iter().all(|channel| self.quiet.is_quiet(channel, after))
+        {
             return Look::Miss;
         }
         Look::Found(self.collect(channels, after))
@@ -292,10 +238,7 @@ impl Window {
     /// reach back so far.
     fn first_since(&self, channels: &Channels, since: Timestamp) -> Option<u64> {
         let index = self.records.partition_point(|placed| placed.latest <= since);
-        let quiet_since = |channel: &Channel| {
-            let quiet = self.quiet.get(channel).and_then(|quiet| quiet.since);
-            quiet.is_some_and(|quiet| quiet.time <= since && self.low <= quiet.low)
-        };
+        let quiet_since = |channel: &Channel| self.quiet.is_quiet_since(channel, since, self.low);
         // Where the first event of the window is early enough, or the log had none before it, all later ones are here.
         if index == 0 && self.floor > 0 && !channels.as_slice().iter().all(quiet_since) {
             return None;
@@ -332,211 +275,4 @@ fn cost(record: &Record) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use everpoll_protocol::{Data, Event, Kind};
-
-    use super::*;
-
-    fn record(id: u64, channel: &str) -> Arc<Record> {
-        Arc::new(Record::from(&Event {
-            id,
-            channel: Channel::parse(channel).unwrap(),
-            kind: Kind::parse("made").unwrap(),
-            data: Data::parse("1").unwrap(),
-            ts: Timestamp::from_micros(id * 1_000_000),
-            exclude: None,
-        }))
-    }
-
-    fn channels(names: &str) -> Channels {
-        Channels::parse_segment(names.as_bytes()).unwrap()
-    }
-
-    fn since(seconds: u64) -> Cursor {
-        Cursor::Since(Timestamp::from_micros(seconds * 1_000_000))
-    }
-
-    fn look(window: &Window, channels: &Channels, cursor: Cursor) -> Look {
-        window.look(channels, cursor, false)
-    }
-
-    fn ids(look: Look) -> Option<(Vec<u64>, u64)> {
-        match look {
-            Look::Found(page) => Some((page.records.iter().map(|record| record.id).collect(), page.next)),
-            Look::Miss => None,
-        }
-    }
-
-    fn filled(bytes_max: usize, floor: u64) -> Window {
-        let mut window = Window::new(bytes_max, floor);
-        window.filled();
-        window
-    }
-
-    /// Events 11 to 14 of a log of which 1 to 10 are not in memory; room for three.
-    fn window() -> Window {
-        let mut window = filled(3 * cost(&record(11, "a")), 10);
-        window.append(vec![record(11, "a"), record(12, "b"), record(13, "a"), record(14, "b")], 14);
-        window
-    }
-
-    #[test]
-    fn cursor_in_the_window_is_served_from_memory() {
-        let window = window();
-        assert_eq!(ids(look(&window, &channels("a"), Cursor::After(11))), Some((vec![13], 14)));
-        assert_eq!(ids(look(&window, &channels("a,b"), Cursor::After(12))), Some((vec![13, 14], 14)));
-        assert_eq!(ids(look(&window, &channels("c"), Cursor::After(14))), Some((vec![], 14)));
-        assert_eq!(ids(look(&window, &channels("a"), Cursor::Now)), Some((vec![], 14)));
-    }
-
-    #[test]
-    fn window_that_is_being_filled_knows_nothing() {
-        let mut window = Window::new(usize::MAX, 0);
-        for _ in 0..2 {
-            for cursor in [Cursor::Now, Cursor::After(0), Cursor::After(1), since(0)] {
-                assert_eq!(window.look(&channels("a"), cursor, false), Look::Miss);
-            }
-            window.reset(0);
-            window.append(vec![record(1, "a"), record(2, "a")], 2);
-        }
-        window.reset(0);
-        window.append(vec![record(1, "a")], 1);
-        window.filled();
-        assert_eq!(ids(window.look(&channels("a"), Cursor::Now, false)), Some((vec![], 1)));
-        window.reset(7);
-        assert_eq!(ids(window.look(&channels("a"), Cursor::Now, false)), Some((vec![], 7)));
-    }
-
-    #[test]
-    fn cursor_outside_the_window_is_a_miss() {
-        let window = window();
-        assert_eq!(look(&window, &channels("c"), Cursor::After(10)), Look::Miss);
-        assert_eq!(look(&window, &channels("c"), Cursor::After(15)), Look::Miss);
-        assert_eq!(look(&window, &channels("c"), since(11)), Look::Miss);
-    }
-
-    #[test]
-    fn cursor_before_what_was_trimmed_is_a_miss_unless_the_poll_was_held_all_the_time() {
-        let mut window = window();
-        window.bound(&Bounds { low: 13, newest: 14, origin: 0 });
-        assert_eq!(look(&window, &channels("b"), Cursor::After(12)), Look::Miss);
-        assert_eq!(look(&window, &channels("b"), since(12)), Look::Miss);
-        assert_eq!(ids(window.look(&channels("b"), Cursor::After(12), true)), Some((vec![14], 14)));
-        assert_eq!(ids(look(&window, &channels("b"), Cursor::After(13))), Some((vec![14], 14)));
-    }
-
-    #[test]
-    fn cursor_from_before_a_restore_is_a_miss_also_on_a_quiet_channel() {
-        let mut window = window();
-        window.bound(&Bounds { low: 0, newest: 14, origin: 10 });
-        let page = Page { next: 14, records: vec![record(3, "c")], ..Page::default() };
-        window.learn(&channels("c"), Cursor::After(2), &page, 0);
-        for held in [false, true] {
-            assert_eq!(window.look(&channels("c"), Cursor::After(7), held), Look::Miss);
-        }
-    }
-
-    #[test]
-    fn newest_event_below_the_window_answers_all_who_have_seen_it() {
-        let mut window = window();
-        let (base, bounds) = (window.base().unwrap(), Bounds { low: 2, newest: 14, origin: 0 });
-        let (c, d) = (channels("c"), channels("d"));
-        let latest = || [(&c.as_slice()[0], 7), (&d.as_slice()[0], 0)];
-        window.learn_latest(base, &bounds, latest());
-        assert_eq!(look(&window, &c, Cursor::After(6)), Look::Miss);
-        assert_eq!(ids(look(&window, &c, Cursor::After(7))), Some((vec![], 14)));
-        assert_eq!(ids(look(&window, &d, Cursor::After(2))), Some((vec![], 14)));
-        // What was trimmed before is not among the newest.
-        assert_eq!(look(&window, &d, Cursor::After(1)), Look::Miss);
-        // Meanwhile events have left the window, or it has begun again: perhaps some of that channel.
-        let mut later = self::window();
-        later.append(vec![record(15, "c"), record(16, "a"), record(17, "a"), record(18, "a")], 18);
-        later.learn_latest(base, &bounds, latest());
-        assert_eq!(look(&later, &c, Cursor::After(7)), Look::Miss);
-        let mut begun_again = self::window();
-        begun_again.reset(base.floor);
-        begun_again.learn_latest(base, &bounds, latest());
-        assert_eq!(look(&begun_again, &c, Cursor::After(7)), Look::Miss);
-    }
-
-    #[test]
-    fn evicted_channel_is_known_to_be_quiet_since() {
-        let mut window = window();
-        window.append(vec![record(15, "b"), record(16, "b"), record(17, "b")], 17);
-        // 13 was the last of channel a, and was thrown out.
-        assert_eq!(ids(look(&window, &channels("a"), Cursor::After(13))), Some((vec![], 17)));
-        assert_eq!(look(&window, &channels("a"), Cursor::After(12)), Look::Miss);
-        assert_eq!(ids(look(&window, &channels("a"), since(13))), Some((vec![], 17)));
-    }
-
-    #[test]
-    fn channel_that_was_looked_up_is_not_looked_up_again() {
-        let mut window = window();
-        let nothing = Page { next: 14, ..Page::default() };
-        window.learn(&channels("c"), Cursor::After(3), &nothing, 0);
-        assert_eq!(ids(look(&window, &channels("c"), Cursor::After(3))), Some((vec![], 14)));
-        assert_eq!(ids(look(&window, &channels("c"), Cursor::After(5))), Some((vec![], 14)));
-        assert_eq!(look(&window, &channels("c"), Cursor::After(2)), Look::Miss);
-        assert_eq!(look(&window, &channels("c,d"), Cursor::After(3)), Look::Miss);
-        window.learn(&channels("d"), since(4), &nothing, 0);
-        window.append(vec![record(15, "d")], 15);
-        assert_eq!(ids(look(&window, &channels("d"), since(5))), Some((vec![15], 15)));
-        assert_eq!(look(&window, &channels("d"), since(3)), Look::Miss);
-    }
-
-    #[test]
-    fn read_that_did_not_reach_the_end_teaches_nothing() {
-        let mut window = window();
-        let page = Page { next: 5, more: true, records: vec![record(5, "c")], gap: None };
-        window.learn(&channels("c"), Cursor::After(3), &page, 0);
-        assert_eq!(look(&window, &channels("c"), Cursor::After(5)), Look::Miss);
-        window.learn(&channels("c"), Cursor::After(3), &Page { next: 9, more: false, ..page }, 0);
-        assert_eq!(look(&window, &channels("c"), Cursor::After(5)), Look::Miss);
-    }
-
-    #[test]
-    fn time_before_what_was_trimmed_is_a_miss_although_the_channel_is_quiet() {
-        let low = |window: &mut Window, low| window.bound(&Bounds { low, newest: 17, origin: 0 });
-        let mut window = window();
-        let nothing = Page { next: 14, ..Page::default() };
-        window.learn(&channels("c"), since(4), &nothing, 0);
-        assert_eq!(ids(look(&window, &channels("c"), since(5))), Some((vec![], 14)));
-        low(&mut window, 9);
-        assert_eq!(look(&window, &channels("c"), since(5)), Look::Miss);
-        // Once it was looked up again.
-        window.learn(&channels("c"), since(9), &nothing, 9);
-        assert_eq!(ids(look(&window, &channels("c"), since(9))), Some((vec![], 14)));
-        // Channel a was quiet when 13 was thrown out; what went later went from other channels.
-        window.append(vec![record(15, "b"), record(16, "b"), record(17, "b")], 17);
-        low(&mut window, 13);
-        assert_eq!(ids(look(&window, &channels("a"), since(13))), Some((vec![], 17)));
-        low(&mut window, 14);
-        assert_eq!(look(&window, &channels("a"), since(13)), Look::Miss);
-    }
-
-    #[test]
-    fn time_is_found_although_the_clock_stepped_back() {
-        let mut window = filled(usize::MAX, 0);
-        let mut stepped = Record::from(&Event {
-            id: 2,
-            channel: Channel::parse("a").unwrap(),
-            kind: Kind::parse("made").unwrap(),
-            data: Data::parse("1").unwrap(),
-            ts: Timestamp::from_micros(500_000),
-            exclude: None,
-        });
-        stepped.id = 2;
-        window.append(vec![record(1, "a"), Arc::new(stepped), record(3, "a")], 3);
-        assert_eq!(ids(look(&window, &channels("a"), since(0))), Some((vec![1, 2, 3], 3)));
-        assert_eq!(ids(look(&window, &channels("a"), since(1))), Some((vec![3], 3)));
-        assert_eq!(ids(look(&window, &channels("a"), since(3))), Some((vec![], 3)));
-    }
-
-    #[test]
-    fn page_ends_at_a_thousand_events() {
-        let mut window = filled(usize::MAX, 0);
-        window.append((1..=1500).map(|id| record(id, if id % 2 == 0 { "a" } else { "b" })).collect(), 1500);
-        let Look::Found(page) = look(&window, &channels("a,b"), Cursor::After(0)) else { panic!() };
-        assert_eq!((page.records.len(), page.next, page.more), (1000, 1000, true));
-    }
-}
+mod tests;
