@@ -26,6 +26,9 @@ const SILENCE: Duration = Duration::from_secs(4);
 /// One read of the tail.
 const TAIL: Limit = Limit { events: 1000, bytes: 4 * 1024 * 1024 };
 
+/// How often it is told how far a large window is filled.
+const PROGRESS: Duration = Duration::from_secs(1);
+
 /// Says that the log may have news. Cheap, and never waits.
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
@@ -112,6 +115,24 @@ impl Pace {
     }
 }
 
+/// How far the window is filled, told now and then.
+#[derive(Debug)]
+struct Filling {
+    floor: u64,
+    told: Instant,
+}
+
+impl Filling {
+    /// Read up to `last` of a log that ends with `newest`: the percentage, when it is time to tell it.
+    fn progress(&mut self, last: u64, newest: u64, now: Instant) -> Option<u64> {
+        if now.saturating_duration_since(self.told) < PROGRESS || last >= newest {
+            return None;
+        }
+        self.told = now;
+        Some((last - self.floor) * 100 / (newest - self.floor))
+    }
+}
+
 /// The thread that follows the log.
 pub(crate) struct Tailer {
     /// A connection of its own.
@@ -140,7 +161,7 @@ impl Tailer {
         let mut failures = 0;
         let mut pace = Pace::default();
         loop {
-            let result = if started { self.follow() } else { self.start() };
+            let result = if started { self.follow(None) } else { self.start() };
             let (least, most) = match result {
                 Ok(found) => {
                     started = true;
@@ -179,7 +200,7 @@ impl Tailer {
         let room = u64::try_from(self.window_bytes).unwrap_or(u64::MAX);
         let floor = self.log.tail_start(Limit { events: 500_000, bytes: room })?;
         lock(&self.window).reset(floor);
-        self.follow()?;
+        self.follow(Some(Filling { floor, told: Instant::now() }))?;
         lock(&self.window).filled();
         self.tell();
         let (events, bytes) = lock(&self.window).size();
@@ -192,7 +213,7 @@ impl Tailer {
     }
 
     /// Reads until there is nothing new; says whether there was anything.
-    fn follow(&mut self) -> Result<bool, LogError> {
+    fn follow(&mut self, mut filling: Option<Filling>) -> Result<bool, LogError> {
         let mut found = false;
         loop {
             let last = lock(&self.window).newest();
@@ -212,6 +233,12 @@ impl Tailer {
             lock(&self.window).append(records, read.next);
             self.tell();
             self.hub.wake(&channels);
+            let progress =
+                |filling: &mut Filling| filling.progress(read.next, read.bounds.newest, Instant::now());
+            if let Some(percent) = filling.as_mut().and_then(progress) {
+                let (events, bytes) = lock(&self.window).size();
+                info!(events, bytes, "filling the window: {percent} % of what it will hold is read");
+            }
             if !read.more {
                 return Ok(found);
             }
@@ -258,6 +285,15 @@ mod tests {
         assert!(pace.after(true, at(150)).is_zero() && pace.after(false, at(151)).is_zero());
         // Once a second is no flood.
         assert!((1..50).all(|n| pace.after(false, at(n * 1000)).is_zero()));
+    }
+
+    #[test]
+    fn progress_of_filling_is_told_once_a_second_and_never_for_a_small_window() {
+        let start = Instant::now();
+        let mut filling = Filling { floor: 1000, told: start };
+        let mut at = |millis, last| filling.progress(last, 3000, start + Duration::from_millis(millis));
+        assert_eq!((at(900, 1500), at(1000, 2000), at(1500, 2500)), (None, Some(50), None));
+        assert_eq!((at(2000, 2900), at(4000, 3000)), (Some(95), None));
     }
 
     #[test]
