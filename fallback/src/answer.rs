@@ -14,6 +14,7 @@ use everpoll_protocol::{
 };
 use everpoll_settings::Settings;
 
+use crate::look::Look;
 use crate::outage::Outage;
 use crate::strain::Strain;
 use crate::variables::{Described, Variables, target};
@@ -28,6 +29,34 @@ pub struct Answers {
     strain: Strain,
     random: RandomState,
     random_state: AtomicU32,
+}
+
+/// A request that asks the log for something.
+#[derive(Debug)]
+pub enum Asked {
+    /// For the events after a cursor.
+    Poll(Box<PollRequest>),
+    /// To append events.
+    Publish {
+        /// The events.
+        request: PublishRequest,
+        /// Whether only the reply's head is wanted.
+        head_only: bool,
+    },
+}
+
+impl Asked {
+    /// What polls have in common that read the same; `None` for a publish.
+    pub fn same(&self) -> Option<(Channels, Cursor)> {
+        self.poll().map(|poll| (poll.channels.clone(), poll.cursor))
+    }
+
+    fn poll(&self) -> Option<&PollRequest> {
+        match self {
+            Self::Poll(request) => Some(request),
+            Self::Publish { .. } => None,
+        }
+    }
 }
 
 impl Answers {
@@ -62,17 +91,77 @@ impl Answers {
 
     /// Answers a request. `load` is how busy the program is, in thousandths.
     pub fn answer(&self, log: &mut Log, variables: &dyn Variables, body: &[u8], load: u32) -> Reply {
+        match self.understand(variables, body) {
+            Ok(asked) => self.ask(log, &asked, load),
+            Err(reply) => reply,
+        }
+    }
+
+    /// Parses a request.
+    ///
+    /// # Errors
+    ///
+    /// The reply, where the log need not be asked.
+    pub fn understand(&self, variables: &dyn Variables, body: &[u8]) -> Result<Asked, Reply> {
         let described = Described::new(variables);
         let raw = described.with_body(body);
-        match Request::parse(&raw, &self.limits) {
-            Ok(Request::Poll(request)) => self.poll(log, &request, load),
+        Err(match Request::parse(&raw, &self.limits) {
+            Ok(Request::Poll(request)) => return Ok(Asked::Poll(Box::new(request))),
             Ok(Request::Publish(request)) => {
-                let reply = self.publish(log, &request);
-                reply.unwrap_or_else(|failure| self.refuse(&failure, load, described.head_only()))
+                return Ok(Asked::Publish { request, head_only: described.head_only() });
             }
             Ok(Request::Options { allow, form }) => Reply::options(allow, &form),
             Ok(Request::Script(request)) => Reply::script(request),
             Err(error) => Reply::refused(&error, &raw, &self.limits),
+        })
+    }
+
+    /// Answers those of many requests of which one look at the log tells all. It begins when this is called.
+    pub fn look(&self, log: &mut Log, asked: &[&Asked], load: u32) -> Vec<Option<Reply>> {
+        let polls: Vec<_> = asked.iter().filter_map(|asked| asked.poll()).collect();
+        // One of them tries whether the database is back; the others are told at once that it is not.
+        let refused = self.outage.is_known().then_some(ServeError::LogUnavailable);
+        let looks = refused.is_none() && !polls.is_empty();
+        let seen = looks.then(|| self.with_log(|| Look::take(log, &polls)));
+        let mut first = true;
+        let told = |asked: &&Asked| {
+            let poll = asked.poll()?;
+            let page = match (&seen, refused) {
+                (Some(Ok(look)), _) => Ok(look.page(poll)?),
+                (Some(Err(failure)), _) => Err(serve_error(failure)),
+                (None, Some(error)) if !std::mem::take(&mut first) => Err(error),
+                (None, _) => return None,
+            };
+            // An empty page of a poll that is never held is its answer.
+            self.reply(&mut Poll::short(poll), poll, page.as_ref().map_err(|error| *error), load)
+        };
+        asked.iter().map(told).collect()
+    }
+
+    /// Answers requests that [ask the same](Asked::same), or a single one, by one read.
+    pub fn ask_together(&self, log: &mut Log, asked: &[&Asked], load: u32) -> Vec<Reply> {
+        let polls: Vec<_> = asked.iter().filter_map(|asked| asked.poll()).collect();
+        match polls.as_slice() {
+            [first, _, ..] if polls.len() == asked.len() => {
+                let page = self.read(log, &first.channels, first.cursor);
+                let page = page.as_ref().map_err(|error| *error);
+                let reply = |poll: &&PollRequest| {
+                    let told = self.reply(&mut Poll::short(poll), poll, page, load);
+                    told.unwrap_or_else(|| self.poll(log, poll, load))
+                };
+                polls.iter().map(reply).collect()
+            }
+            _ => asked.iter().map(|asked| self.ask(log, asked, load)).collect(),
+        }
+    }
+
+    fn ask(&self, log: &mut Log, asked: &Asked, load: u32) -> Reply {
+        match asked {
+            Asked::Poll(request) => self.poll(log, request, load),
+            Asked::Publish { request, head_only } => {
+                let reply = self.publish(log, request);
+                reply.unwrap_or_else(|failure| self.refuse(&failure, load, *head_only))
+            }
         }
     }
 
@@ -86,25 +175,32 @@ impl Answers {
         let mut poll = Poll::short(request);
         loop {
             let page = self.read(log, &request.channels, poll.cursor());
-            let input = match &page {
-                Ok(page) => Input::Read(page),
-                Err(error) => Input::Failed(*error),
-            };
-            let step = poll.handle(input, request.wait_id.as_ref(), Instant::now());
-            if let Step::Reply(answer) = step {
-                let hold = u32::try_from(self.limits.hold_max.as_secs()).unwrap_or(u32::MAX);
-                return answer.reply(request, hold, now(), |reconnect| self.reconnect_in(reconnect, load));
+            let page = page.as_ref().map_err(|error| *error);
+            if let Some(reply) = self.reply(&mut poll, request, page, load) {
+                return reply;
             }
         }
     }
 
+    /// What the poll says to what was read; `None` if it wants to read again.
+    fn reply(
+        &self,
+        poll: &mut Poll,
+        request: &PollRequest,
+        page: Result<&Page, ServeError>,
+        load: u32,
+    ) -> Option<Reply> {
+        let input = page.map_or_else(Input::Failed, Input::Read);
+        let Step::Reply(answer) = poll.handle(input, request.wait_id.as_ref(), Instant::now()) else {
+            return None;
+        };
+        let hold = u32::try_from(self.limits.hold_max.as_secs()).unwrap_or(u32::MAX);
+        Some(answer.reply(request, hold, now(), |reconnect| self.reconnect_in(reconnect, load)))
+    }
+
     fn read(&self, log: &mut Log, channels: &Channels, cursor: Cursor) -> Result<Page, ServeError> {
         let read = self.with_log(|| log.read(channels.as_slice(), cursor, Limit::BATCH));
-        read.map(Page::from).map_err(|failure| match failure {
-            Failure::Serve(error) => error,
-            // A read appends nothing that could be refused.
-            Failure::Request(_) => ServeError::Internal,
-        })
+        read.map(Page::from).map_err(|failure| serve_error(&failure))
     }
 
     fn publish(&self, log: &mut Log, request: &PublishRequest) -> Result<Reply, Failure> {
@@ -144,6 +240,14 @@ impl Answers {
     /// Evenly spread, not secret: it only keeps clients apart.
     fn random(&self) -> u32 {
         self.random.hash_one(self.random_state.fetch_add(1, Ordering::Relaxed)) as u32
+    }
+}
+
+/// A read appends nothing that could be refused.
+fn serve_error(failure: &Failure) -> ServeError {
+    match failure {
+        Failure::Serve(error) => *error,
+        Failure::Request(_) => ServeError::Internal,
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`variables`] and [`cgi`]: a request as a CGI host describes it.
 //! - [`fastcgi`]: records, connections, and the loop that owns them.
 //! - [`answer`] and [`outage`]: from a request to its reply, and what to do while the database is down.
+//! - `look`: one look at the log that answers many polls.
 //!
 //! It never holds a request. A poll is answered with what there is, and with a delay after which to come back.
 
@@ -13,6 +14,7 @@ pub mod answer;
 mod arguments;
 pub mod cgi;
 pub mod fastcgi;
+mod look;
 pub mod outage;
 mod start;
 mod strain;

@@ -16,7 +16,8 @@ use everpoll_fallback::fastcgi::listener::Listener;
 use everpoll_fallback::fastcgi::params::Params;
 use everpoll_fallback::fastcgi::receiver::{Fault, Request};
 use everpoll_fallback::fastcgi::record::{Kind, write};
-use everpoll_fallback::fastcgi::server::{Limits, Service, serve_until};
+use everpoll_fallback::fastcgi::server::{Limits, serve_until};
+use everpoll_fallback::fastcgi::service::Service;
 use everpoll_fallback::variables::Variables;
 use everpoll_settings::Listen;
 use support::{Client, PATIENCE, raise_file_limit, request, wait_until};
@@ -32,32 +33,72 @@ struct Echo {
 }
 
 impl Echo {
+    fn wait_at_the_gate(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let gate = self.gate.lock().unwrap();
+        drop(self.opened.wait_while(gate, |open| !*open).unwrap());
+    }
+
     fn open_the_gate(&self) {
         *self.gate.lock().unwrap() = true;
         self.opened.notify_all();
     }
 }
 
+/// A request, taken apart.
+struct Asked {
+    to_do: String,
+    detail: String,
+    body: Vec<u8>,
+}
+
 impl Service for Echo {
     type Worker = ();
+    type Asked = Asked;
+    type Same = String;
 
     fn worker(&self) {
         self.workers.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn answer(&self, (): &mut (), request: &Request, _: u32) -> Vec<u8> {
+    fn understand(&self, request: &Request, _: u32) -> Result<Asked, Vec<u8>> {
         let to_do = String::from_utf8(request.params.text("DO").into_owned()).unwrap();
-        match to_do.split_once(' ').unwrap_or((&to_do, "")) {
-            ("send", bytes) => vec![b'x'; bytes.parse().unwrap()],
-            ("panic", _) => panic!("as the test wants it"),
-            ("wait", _) => {
-                self.waiting.fetch_add(1, Ordering::SeqCst);
-                let gate = self.gate.lock().unwrap();
-                drop(self.opened.wait_while(gate, |open| !*open).unwrap());
+        assert!(to_do != "panic at once", "as the test wants it");
+        let (to_do, detail) = to_do.split_once(' ').unwrap_or((&to_do, ""));
+        Ok(Asked { to_do: to_do.to_owned(), detail: detail.to_owned(), body: request.body.clone() })
+    }
+
+    /// `look` is answered here, with how many are looked at; `look slowly` only once the gate is open.
+    fn look(&self, (): &mut (), asked: &[&Asked], _: u32) -> Vec<Option<Vec<u8>>> {
+        let told = asked.iter().map(|asked| {
+            (asked.to_do == "look").then(|| {
+                match asked.detail.as_str() {
+                    "slowly" => self.wait_at_the_gate(),
+                    "panic" => panic!("as the test wants it"),
+                    _ => {}
+                }
+                asked.body.clone()
+            })
+        });
+        told.collect()
+    }
+
+    fn same(&self, asked: &Asked) -> Option<String> {
+        (asked.to_do == "count").then(|| asked.detail.clone())
+    }
+
+    fn answer(&self, (): &mut (), asked: &[&Asked], _: u32) -> Vec<Vec<u8>> {
+        let answer = |one: &&Asked| match one.to_do.as_str() {
+            "send" => vec![b'x'; one.detail.parse().unwrap()],
+            "count" => asked.len().to_string().into_bytes(),
+            "panic" => panic!("as the test wants it"),
+            "wait" => {
+                self.wait_at_the_gate();
                 b"waited".to_vec()
             }
-            _ => request.body.clone(),
-        }
+            _ => one.body.clone(),
+        };
+        asked.iter().map(answer).collect()
     }
 
     fn refuse(&self, fault: Fault, _: u32) -> Vec<u8> {
@@ -189,7 +230,7 @@ fn request_behind_one_that_is_being_served_waits_in_the_kernel() {
     client.send(&request(2, true, &[], b"second"));
     // The other worker would have answered it by now.
     for _ in 0..100 {
-        assert_eq!(server.connect().ask(&[], b"x").text(), "x");
+        assert_eq!(server.connect().ask(&[("DO", "look")], b"x").text(), "x");
     }
     server.echo.open_the_gate();
     assert_eq!(client.receive().text(), "waited");
@@ -231,7 +272,8 @@ fn thousands_of_requests_in_the_same_moment_are_all_answered() {
 
 #[test]
 fn requests_beyond_the_queue_are_refused_at_once() {
-    let server = Server::start(Limits { waiting: 3, ..limits() });
+    // One of them is kept for looks.
+    let server = Server::start(Limits { waiting: 3, workers: 3, ..limits() });
     let mut clients: Vec<_> = (0..10).map(|_| server.connect()).collect();
     for (number, client) in clients.iter_mut().enumerate() {
         client.send(&request(1, true, &[("DO", "wait")], b""));
@@ -365,6 +407,77 @@ fn request_that_panics_is_refused_and_the_worker_goes_on() {
 }
 
 #[test]
+fn request_that_panics_does_not_harm_those_beside_it() {
+    let server = Server::start(limits());
+    let mut clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
+    let panics = |number: usize| number.is_multiple_of(4);
+    for (number, client) in clients.iter_mut().enumerate() {
+        let to_do = if panics(number) { "panic at once" } else { "look" };
+        client.send(&request(1, true, &[("DO", to_do)], b"body"));
+    }
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.receive().text(), if panics(number) { "Panicked" } else { "body" });
+    }
+    assert_eq!(clients[0].ask(&[("DO", "look panic")], b"").text(), "Panicked");
+    assert_eq!(clients[1].ask(&[("DO", "look")], b"body").text(), "body");
+}
+
+#[test]
+fn look_that_takes_long_does_not_hold_back_those_who_come_later() {
+    let server = Server::start(limits());
+    let mut slow = server.connect();
+    slow.send(&request(1, true, &[("DO", "look slowly")], b"slow"));
+    server.wait_for_waiting(1);
+    for _ in 0..20 {
+        assert_eq!(server.connect().ask(&[("DO", "look")], b"quick").text(), "quick");
+        assert_eq!(server.connect().ask(&[], b"own").text(), "own");
+    }
+    server.echo.open_the_gate();
+    assert_eq!(slow.receive().text(), "slow");
+}
+
+#[test]
+fn slow_reads_leave_a_worker_for_looks() {
+    let server = Server::start(Limits { workers: 4, ..limits() });
+    let mut slow: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    for client in &mut slow {
+        client.send(&request(1, true, &[("DO", "wait")], b""));
+    }
+    server.wait_for_waiting(3);
+    for _ in 0..20 {
+        assert_eq!(server.connect().ask(&[("DO", "look")], b"quick").text(), "quick");
+    }
+    server.wait_for_waiting(3);
+    server.echo.open_the_gate();
+    for client in &mut slow {
+        assert_eq!(client.receive().text(), "waited");
+    }
+}
+
+#[test]
+fn requests_that_ask_the_same_share_a_read_if_they_came_before_it() {
+    let server = Server::start(limits());
+    let mut slow = server.connect();
+    slow.send(&request(1, true, &[("DO", "wait")], b""));
+    server.wait_for_waiting(1);
+    // The only other worker is kept for looks, so these wait together.
+    let mut clients: Vec<_> = (0..100).map(|_| server.connect()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        let to_do = if number == 0 { "count other" } else { "count these" };
+        client.send(&request(1, true, &[("DO", to_do)], b""));
+    }
+    // It is looked at behind them, so they stand in the list by then.
+    assert_eq!(server.connect().ask(&[("DO", "look")], b"behind").text(), "behind");
+    server.echo.open_the_gate();
+    assert_eq!(slow.receive().text(), "waited");
+    let counts: Vec<_> = clients.iter_mut().map(|client| client.receive().text()).collect();
+    assert_eq!(counts[0], "1");
+    // 64 at a time, however many there are.
+    assert_eq!(counts[1..].iter().filter(|count| *count == "64").count(), 64);
+    assert_eq!(counts[1..].iter().filter(|count| *count == "35").count(), 35);
+}
+
+#[test]
 fn connections_beyond_the_limit_wait_until_one_ends() {
     let server = Server::start(Limits { connections: 4, ..limits() });
     let mut first: Vec<_> = (0..4).map(|_| server.connect()).collect();
@@ -382,7 +495,7 @@ fn connections_beyond_the_limit_wait_until_one_ends() {
 
 #[test]
 fn stop_finishes_the_requests_in_hand_and_removes_the_socket() {
-    let server = Server::start(limits());
+    let server = Server::start(Limits { workers: 3, ..limits() });
     let (mut idle, mut busy, mut sending) = (server.connect(), server.connect(), server.connect());
     idle.ask(&[], b"x");
     let bytes = request(1, true, &[], b"body");

@@ -1,4 +1,4 @@
-//! How many polls the fallback answers behind nginx, beside nginx alone.
+//! How many polls the fallback answers behind nginx, beside nginx alone and beside PHP-FPM.
 //!
 //! All ask with the newest cursor and get an empty batch: that is what browsers do while the daemon is away. Once nginx
 //! passes straight to the fallback, and once it runs the shipped configuration and finds no daemon at first.
@@ -7,8 +7,9 @@ use everpoll_tests::{Address, Fallback, TestDir, WebServer, http};
 use tokio::runtime::Runtime;
 
 use crate::load::{self, Pace};
-use crate::table::{Better, Table, median, spread};
-use crate::watch::Watched;
+use crate::php::Php;
+use crate::table::{Better, Cell, Table, median, spread};
+use crate::watch::{Memory, Watched};
 use crate::{Log, Scale};
 
 /// Clients, each with a connection of its own.
@@ -25,9 +26,11 @@ enum Way {
     Fallback,
     /// The fallback, after the daemon was not there.
     Outage,
+    /// PHP-FPM.
+    Php,
 }
 
-const WAYS: [Way; 4] = [Way::Return, Way::File, Way::Fallback, Way::Outage];
+const WAYS: [Way; 5] = [Way::Return, Way::File, Way::Fallback, Way::Outage, Way::Php];
 
 /// What one way took with so many connections.
 #[derive(Default)]
@@ -42,7 +45,9 @@ struct Site {
     straight: WebServer,
     shipped: WebServer,
     fallback: Watched,
+    php: Option<Php>,
     request: Vec<u8>,
+    php_request: Vec<u8>,
     // What the servers above need for as long as they run.
     _fallback: Fallback,
     _log: Log,
@@ -59,65 +64,70 @@ pub(crate) fn run(scale: &Scale) -> Table {
         "64: requests a second",
         "p50 ms",
         "p99 ms",
+        "own memory, MB",
+        "with its share of files, MB",
     ];
     let mut table = Table::new("The fallback behind nginx, empty polls", &columns);
-    let logs = [("PostgreSQL", Site::start(Log::postgres())), ("SQLite", Site::start(Log::sqlite()))];
+    let php = scale.peers.then(Php::start).flatten();
+    let has_php = php.is_some();
+    let logs =
+        [("PostgreSQL", Site::start(Log::postgres(), php)), ("SQLite", Site::start(Log::sqlite(), None))];
     let runtime = load::runtime();
-    let mut rows: Vec<(String, Vec<Paces>)> = Vec::new();
-    let (mut idle, mut loaded) = (Vec::new(), Vec::new());
-    for (name, site) in &logs {
-        idle.push((*name, site.memory()));
-    }
+    let mut rows: Vec<(String, Way, Vec<Paces>, usize)> = Vec::new();
     for _ in 0..scale.runs {
         let mut row = 0;
         for (number, (log, site)) in logs.iter().enumerate() {
-            // nginx alone is the same on both.
-            for way in WAYS.into_iter().filter(|way| number == 0 || way.is_ours()) {
+            for way in WAYS.into_iter().filter(|way| site.has(*way, number == 0)) {
                 if rows.len() == row {
-                    rows.push((way.name(log), CONNECTIONS.map(|_| Paces::default()).into()));
+                    rows.push((way.name(log), way, CONNECTIONS.map(|_| Paces::default()).into(), number));
                 }
-                for (connections, paces) in CONNECTIONS.into_iter().zip(&mut rows[row].1) {
+                for (connections, paces) in CONNECTIONS.into_iter().zip(&mut rows[row].2) {
                     paces.add(&site.pace(&runtime, way, connections, scale));
                 }
                 row += 1;
             }
         }
     }
-    for (name, site) in &logs {
-        loaded.push((*name, site.memory()));
-    }
-    for (name, paces) in &rows {
-        let cells = paces.iter().flat_map(|Paces { per_second, p50, p99 }| {
-            [spread(per_second, 0), spread(p50, 2), spread(p99, 2)]
-        });
-        table.row(name.clone(), cells);
+    for (name, way, paces, log) in &rows {
+        let mut cells: Vec<Cell> = paces
+            .iter()
+            .flat_map(|Paces { per_second, p50, p99 }| {
+                [spread(per_second, 0), spread(p50, 2), spread(p99, 2)]
+            })
+            .collect();
+        let megabytes = |bytes: u64| spread(&[bytes as f64 / 1024.0 / 1024.0], 1);
+        match logs[*log].1.memory(*way) {
+            Some(Memory { own, share }) => cells.extend([megabytes(own), megabytes(share)]),
+            None => cells.extend(["".into(), "".into()]),
+        }
+        match way {
+            Way::Php => table.peer(name.clone(), cells),
+            _ => table.row(name.clone(), cells),
+        }
     }
     table.compare(Better::More, [1, 4]);
-    table.compare(Better::Less, [2, 3, 5, 6]);
-    let rate = |row: usize| median(&rows[row].1[1].per_second);
+    table.compare(Better::Less, [2, 3, 5, 6, 7, 8]);
+    let rate = |row: usize| median(&rows[row].2[1].per_second);
     table.note(format!(
         "At 64 connections the fallback on PostgreSQL answers {:.0} % of what nginx alone does with `return 200`. The \
-         clients, nginx, the fallback and the database share the processors.",
+         clients, nginx, the fallback and the database share the processors. Memory is that after the load, of all processes; \
+         the database's is not in it.",
         rate(2) / rate(0) * 100.0,
     ));
-    let list = |memory: &[(&str, f64)]| {
-        memory.iter().map(|(log, mb)| format!("{mb:.1} MB ({log})")).collect::<Vec<_>>().join(", ")
-    };
-    table.note(format!("The fallback's own memory: {} before, {} after.", list(&idle), list(&loaded)));
+    if scale.peers && !has_php {
+        table.note("PHP-FPM is not installed, so its row is missing: `tests/bench/peers/install php`.");
+    }
     table
 }
 
 impl Way {
-    fn is_ours(self) -> bool {
-        matches!(self, Self::Fallback | Self::Outage)
-    }
-
     fn name(self, log: &str) -> String {
         match self {
             Self::Return => "floor: nginx, `return 200`".to_owned(),
             Self::File => "floor: nginx, a file".to_owned(),
             Self::Fallback => format!("fallback on {log}"),
             Self::Outage => format!("fallback on {log}, no daemon"),
+            Self::Php => "PHP-FPM".to_owned(),
         }
     }
 }
@@ -132,17 +142,19 @@ impl Paces {
 }
 
 impl Site {
-    fn start(log: Log) -> Self {
+    fn start(log: Log, php: Option<Php>) -> Self {
         let directory = TestDir::new();
         let file = directory.file("floor.json", "[]");
         // Nobody listens there.
         let daemon = Address::Unix(directory.join("daemon.sock"));
         let mut fallback = Fallback::on(log.url()).start();
-        let floors = format!(
-            "location = /floor/return {{ default_type application/json; return 200 '[]'; }}\n\
+        let php_location = php.as_ref().map(|php| php.location(&log.url())).unwrap_or_default();
+        let floors = php_location
+            + &format!(
+                "location = /floor/return {{ default_type application/json; return 200 '[]'; }}\n\
              location = /floor/file {{ default_type application/json; alias {}; }}\n",
-            file.display()
-        );
+                file.display()
+            );
         let straight = WebServer::nginx_with(&daemon, fallback.address(), |text| {
             if text.contains(FALLBACK) { floors.clone() + &without_daemon(text) } else { text.to_owned() }
         });
@@ -152,12 +164,16 @@ impl Site {
         assert!(published.status.success(), "{}", published.stderr);
         let cursor = http::get("/e/cheese/browser?last_event_id=now").send(straight.address()).cursor();
         let id = fallback.process().id();
-        let request = load::poll("cheese", "browser", &format!("last_event_id={cursor}"));
+        let query = format!("last_event_id={cursor}");
+        let request = load::poll("cheese", "browser", &query);
+        let php_request = load::get(&format!("/php/cheese/browser?{query}"));
         Self {
             straight,
             shipped,
             fallback: Watched(id),
+            php,
             request,
+            php_request,
             _fallback: fallback,
             _log: log,
             _directory: directory,
@@ -170,13 +186,26 @@ impl Site {
             Way::Return => load::get("/floor/return"),
             Way::File => load::get("/floor/file"),
             Way::Fallback | Way::Outage => self.request.clone(),
+            Way::Php => self.php_request.clone(),
         };
         load::closed_loop(runtime, server.address(), connections, &request, 200, scale.time)
     }
 
-    /// The fallback's own, in megabytes.
-    fn memory(&self) -> f64 {
-        self.fallback.memory() as f64 / 1024.0 / 1024.0
+    /// Whether this way is there; nginx alone is the same on both logs, so `first` has it.
+    fn has(&self, way: Way, first: bool) -> bool {
+        match way {
+            Way::Return | Way::File => first,
+            Way::Fallback | Way::Outage => true,
+            Way::Php => self.php.is_some(),
+        }
+    }
+
+    fn memory(&self, way: Way) -> Option<Memory> {
+        match way {
+            Way::Return | Way::File => None,
+            Way::Fallback | Way::Outage => Some(self.fallback.all_memory()),
+            Way::Php => self.php.as_ref().map(Php::memory),
+        }
     }
 }
 

@@ -21,6 +21,7 @@ mod fallback;
 mod fanout;
 mod hold;
 mod load;
+mod php;
 mod publish;
 mod sqlite;
 mod streams;

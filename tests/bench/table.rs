@@ -68,7 +68,6 @@ impl Table {
     }
 
     /// Appends a row with the figures of another program.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the peers come next"))]
     pub(crate) fn peer(&mut self, name: impl Into<String>, cells: impl IntoIterator<Item = impl Into<Cell>>) {
         self.append(name.into(), Kind::Peer, cells);
     }

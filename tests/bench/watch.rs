@@ -19,7 +19,54 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy)]
 pub(crate) struct Watched(pub(crate) u32);
 
+/// The memory of a process, or of several, in bytes.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Memory {
+    /// Their own: neither shared nor backed by a file.
+    pub(crate) own: u64,
+    /// All of it, with a fair share of what several have.
+    pub(crate) share: u64,
+}
+
+/// The memory of a process and all others of its group.
+///
+/// # Panics
+///
+/// Where there is no `/proc`.
+pub(crate) fn group_memory(leader: u32) -> Memory {
+    let mut all = Memory::default();
+    for entry in fs::read_dir("/proc").expect("the benchmarks need Linux").flatten() {
+        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let group = stat.rsplit(") ").next().and_then(|fields| fields.split(' ').nth(2));
+        if group.is_some_and(|group| group == leader.to_string()) {
+            let one = Watched(id).all_memory();
+            all = Memory { own: all.own + one.own, share: all.share + one.share };
+        }
+    }
+    all
+}
+
 impl Watched {
+    /// Its memory.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no `/proc/<pid>/smaps_rollup`.
+    pub(crate) fn all_memory(self) -> Memory {
+        let text = self.read("smaps_rollup");
+        let sum = |names: &[&str]| {
+            let lines = text.lines().filter_map(|line| line.split_once(':'));
+            let lines = lines.filter(|(name, _)| names.contains(name));
+            lines
+                .filter_map(|(_, value)| value.trim().trim_end_matches(" kB").parse::<u64>().ok())
+                .sum::<u64>()
+                * 1024
+        };
+        // What a child has of its parent's without having changed it is theirs together.
+        Memory { own: sum(&["Pss_Anon"]), share: sum(&["Pss"]) }
+    }
+
     /// Its own memory, in bytes.
     ///
     /// # Panics

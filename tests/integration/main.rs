@@ -31,6 +31,8 @@ mod publish_http;
 mod restore;
 /// Retention while pages read and applications publish.
 mod retention;
+/// Polls that the fallback answers together: none is answered from before it came.
+mod together;
 
 /// Threads that work beside a test.
 mod background;

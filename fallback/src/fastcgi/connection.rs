@@ -16,7 +16,6 @@ use tracing::debug;
 
 use super::params::Params;
 use super::receiver::{Incoming, Receiver, Request, Waiting};
-use super::record;
 
 /// Reads of one turn.
 const READS_PER_TURN: usize = 16;
@@ -83,6 +82,10 @@ pub(super) struct Connection {
     deadline: Instant,
     /// When the request in hand began.
     since: Instant,
+    /// Whether the kernel may have something to read. Asking it for nothing costs as much as asking it for a request.
+    may_read: bool,
+    /// Whether the web server has said all it will say.
+    heard_all: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +111,15 @@ impl Connection {
             phase: Phase::Open,
             deadline: shared.now + shared.patience.idle,
             since: shared.now,
+            may_read: true,
+            heard_all: false,
         }
+    }
+
+    /// Takes in that there is something to read; `ends` if that is the end.
+    pub(super) fn hear(&mut self, ends: bool) {
+        self.may_read = true;
+        self.heard_all |= ends;
     }
 
     /// Does what can be done without waiting. `buffer` is used to read into.
@@ -131,12 +142,21 @@ impl Connection {
             }
             let ahead = std::mem::take(&mut self.ahead);
             let input = if ahead.is_empty() {
+                if !self.may_read {
+                    return if shared.stopping && self.is_idle() { Turn::Close } else { Turn::Wait };
+                }
                 match (&self.socket).read(buffer) {
                     Ok(0) => return Turn::Close,
-                    Ok(bytes) => &buffer[..bytes],
+                    Ok(bytes) => {
+                        // What comes behind a read that was not full is told as news (epoll(7), question 9), but for an end that
+                        // was told before.
+                        self.may_read = self.heard_all || bytes == buffer.len();
+                        &buffer[..bytes]
+                    }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        return if shared.stopping && self.is_idle() { Turn::Close } else { Turn::Wait };
+                        self.may_read = false;
+                        continue;
                     }
                     Err(_) => return Turn::Close,
                 }
@@ -154,9 +174,8 @@ impl Connection {
         Turn::Again
     }
 
-    /// Sends a reply to the request that was served.
-    pub(super) fn send(&mut self, request_id: u16, keep: bool, stdout: &[u8], shared: &Shared<'_>) {
-        let mut response = record::response(request_id, stdout);
+    /// Sends the records that answer the request that was served.
+    pub(super) fn send(&mut self, keep: bool, mut response: Vec<u8>, shared: &Shared<'_>) {
         match self.out.is_empty() {
             // It may be megabytes.
             true => self.out = response,

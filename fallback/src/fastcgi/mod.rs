@@ -7,7 +7,8 @@
 //! - [`params`]: the name-value pairs inside of them.
 //! - [`receiver`]: what one connection sends, put together to requests; no IO.
 //! - `connection`: one socket and what is to be done with it.
-//! - `queue`: complete requests on their way to the workers, and replies on their way back.
+//! - `queue` and `later`: complete requests on their way to the workers, and replies on their way back.
+//! - [`service`] and `worker`: what is served, and who does it.
 //! - [`listener`] and [`server`]: the listening socket, and the loop that owns all the others.
 //!
 //! What a newcomer gets wrong: a connection is not a request. A web server keeps hundreds of idle connections, so a
@@ -15,6 +16,7 @@
 
 mod budget;
 mod connection;
+mod later;
 pub mod listener;
 pub mod params;
 mod queue;
@@ -22,5 +24,7 @@ pub mod receiver;
 pub mod record;
 pub mod responder;
 pub mod server;
+pub mod service;
+mod worker;
 
 pub use budget::Budget;

@@ -1,21 +1,29 @@
 //! Complete requests on their way to the workers, and replies on their way back.
 //!
-//! The loop that owns the sockets never waits for the database, and the workers never touch a socket. Between them are two
-//! lists; the loop is woken once for however many replies have come meanwhile.
+//! The loop that owns the sockets never waits for the database, and the workers never touch a socket. Between them are
+//! lists; the loop is woken once for however many replies have come meanwhile, and a worker takes all requests that have come
+//! since the last one looked. One look at the log is enough for most of them (as with a group commit), and what one look does
+//! not tell stands in a second list, of reads and publishes, each of which has a worker to itself.
+//!
+//! What a newcomer gets wrong: a look answers requests that had come *before* it began, and no others. That is why a worker takes
+//! its requests first and looks then.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use mio::Waker;
 
-use super::params::Params;
-use super::receiver::{Fault, Request};
+use super::later::Later;
+use super::receiver::Request;
+use super::service::Service;
 
-/// A request that has waited this long is not served any more: its client is about to be told that nobody answers
-/// (web servers wait for 30 or 60 s), and those behind it still have time.
-const WAIT_MAX: Duration = Duration::from_secs(20);
+/// Most requests that share a look. It takes a moment to understand and answer so many; more are work for two.
+const LOOK_MAX: usize = 64;
+
+/// While a look takes longer than this, another worker begins one for those who have come meanwhile.
+pub(super) const LOOK_SLOW: Duration = Duration::from_millis(10);
 
 /// Time in which the remembered load halves.
 const LOAD_HALVES_IN: f64 = 5.0;
@@ -29,24 +37,6 @@ const FULL_RETURN: f64 = 50_000.0;
 /// An answer counts for so much of the average time that one takes.
 const ANSWER_SHARE: f64 = 1.0 / 16.0;
 
-/// What the server serves.
-pub trait Service: Send + Sync + 'static {
-    /// What one worker needs, such as a database connection.
-    type Worker;
-
-    /// Makes a worker.
-    fn worker(&self) -> Self::Worker;
-
-    /// Answers a request with what goes to a CGI program's stdout. `load` is in thousandths.
-    fn answer(&self, worker: &mut Self::Worker, request: &Request, load: u32) -> Vec<u8>;
-
-    /// Answers a request that is not served.
-    fn refuse(&self, fault: Fault, load: u32) -> Vec<u8>;
-
-    /// Most bytes of the body of a request with these variables.
-    fn body_max(&self, params: &Params) -> usize;
-}
-
 /// A request and the connection that it came on.
 #[derive(Debug)]
 pub(super) struct Job {
@@ -55,33 +45,59 @@ pub(super) struct Job {
     pub(super) since: Instant,
 }
 
+/// A request that needs a read of its own.
+pub(super) struct Own<S: Service> {
+    pub(super) job: Job,
+    pub(super) asked: S::Asked,
+    /// What others may have in common with it.
+    pub(super) same: Option<S::Same>,
+}
+
 /// What a connection is to send.
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) connection: usize,
-    pub(super) request_id: u16,
     pub(super) keep: bool,
-    pub(super) stdout: Vec<u8>,
+    /// All records of the answer.
+    pub(super) response: Vec<u8>,
 }
 
-/// Both lists.
-#[derive(Debug)]
-pub(super) struct Queue {
-    jobs: Mutex<Jobs>,
-    changed: Condvar,
+/// What a worker does next.
+pub(super) enum Work<S: Service> {
+    /// Requests that have come, to be looked at together.
+    Look(Vec<Job>),
+    /// Requests that one read answers, or a single one.
+    Own(Vec<Own<S>>),
+}
+
+/// All lists.
+pub(super) struct Queue<S: Service> {
+    jobs: Mutex<Jobs<S>>,
     done: Mutex<Vec<Done>>,
     waker: Waker,
     jobs_max: usize,
     workers: usize,
 }
 
-#[derive(Debug)]
-struct Jobs {
-    list: VecDeque<Job>,
-    /// Jobs that a worker has in hand.
+struct Jobs<S: Service> {
+    /// In the order in which they came.
+    fresh: VecDeque<Job>,
+    later: Later<S>,
+    /// Requests that workers have in hand.
     busy: usize,
+    /// Looks that workers are at.
+    looks: usize,
+    /// When the last of them began.
+    looked: Instant,
+    /// Workers that are busy with what one look did not tell.
+    owners: usize,
+    /// Workers that have nothing to do and were not called. The last one to become idle is called first: it is still warm, and those
+    /// that are never needed have no connection to the database.
+    idle: Vec<Thread>,
+    /// Workers that were called and have not come yet.
+    called: usize,
     load: Load,
-    /// Seconds that a worker takes for an answer, on average of the last few.
+    /// Average time of the last answers, in seconds.
     answer_time: f64,
     stopped: bool,
 }
@@ -95,41 +111,48 @@ struct Load {
     at: Instant,
 }
 
-impl Queue {
+impl<S: Service> Queue<S> {
     /// Empty lists for so many workers; at most `jobs_max` requests wait, and `waker` is woken when there are replies.
     pub(super) fn new(jobs_max: usize, workers: usize, waker: Waker) -> Self {
-        let load = Load { thousandths: 0.0, at: Instant::now() };
-        let jobs = Jobs { list: VecDeque::new(), busy: 0, load, answer_time: 0.0, stopped: false };
-        Self {
-            jobs: Mutex::new(jobs),
-            changed: Condvar::new(),
-            done: Mutex::default(),
-            waker,
-            jobs_max,
-            workers,
-        }
+        let now = Instant::now();
+        let jobs = Jobs {
+            fresh: VecDeque::new(),
+            later: Later::default(),
+            busy: 0,
+            looks: 0,
+            looked: now,
+            owners: 0,
+            idle: Vec::with_capacity(workers),
+            called: 0,
+            load: Load { thousandths: 0.0, at: now },
+            answer_time: 0.0,
+            stopped: false,
+        };
+        Self { jobs: Mutex::new(jobs), done: Mutex::default(), waker, jobs_max, workers }
     }
 
-    /// Hands a request to the workers.
-    ///
-    /// # Errors
-    ///
-    /// Gives it back when too many wait.
-    pub(super) fn push(&self, job: Job) -> Result<(), Job> {
+    /// Hands requests to the workers, and leaves those in `came` for which there is no room.
+    pub(super) fn push(&self, came: &mut Vec<Job>, now: Instant) {
         let mut jobs = lock(&self.jobs);
-        if jobs.list.len() >= self.jobs_max || jobs.stopped {
-            return Err(job);
-        }
-        let now = job.since;
-        jobs.list.push_back(job);
-        let waiting = jobs.list.len() as f64;
+        let room = if jobs.stopped { 0 } else { self.jobs_max.saturating_sub(jobs.waiting()) };
+        let taken = room.min(came.len());
+        jobs.fresh.extend(came.drain(..taken));
+        let waiting = jobs.waiting() as f64;
         let wait = waiting * jobs.answer_time / self.workers.max(1) as f64;
         let share = (waiting / self.jobs_max as f64).max(wait / FULL_WAIT.as_secs_f64());
         jobs.load.rise(share * 1000.0, now);
-        jobs.load.add(1000.0 / FULL_RETURN);
-        drop(jobs);
-        self.changed.notify_one();
-        Ok(())
+        jobs.load.add(taken as f64 * 1000.0 / FULL_RETURN);
+        self.call(&mut jobs, now);
+    }
+
+    /// Calls another worker when those that look at the log take long, and says whether requests wait for that.
+    pub(super) fn attend(&self, now: Instant) -> bool {
+        let mut jobs = lock(&self.jobs);
+        if jobs.looks == 0 || jobs.fresh.is_empty() {
+            return false;
+        }
+        self.call(&mut jobs, now);
+        true
     }
 
     /// The replies that have come.
@@ -145,65 +168,141 @@ impl Queue {
     /// Whether no request waits and none is being served.
     pub(super) fn is_empty(&self) -> bool {
         let jobs = lock(&self.jobs);
-        jobs.list.is_empty() && jobs.busy == 0
+        jobs.waiting() == 0 && jobs.busy == 0
     }
 
-    /// Ends [`work`](Self::work) on all threads, each after what it has in hand.
+    /// Ends [`next`](Self::next) for all workers, each after what it has in hand.
     pub(super) fn stop(&self) {
-        lock(&self.jobs).stopped = true;
-        self.changed.notify_all();
+        let mut jobs = lock(&self.jobs);
+        jobs.stopped = true;
+        jobs.called += jobs.idle.len();
+        jobs.idle.drain(..).for_each(|worker| worker.unpark());
     }
 
-    /// Serves requests until stopped.
-    pub(super) fn work<S: Service>(&self, service: &S) {
-        let mut worker = service.worker();
-        while let Some((job, load)) = self.next() {
-            let Job { connection, request, since } = job;
-            let began = Instant::now();
-            let stdout = if since.elapsed() > WAIT_MAX {
-                service.refuse(Fault::Overloaded, load)
-            } else {
-                let answered = catch_unwind(AssertUnwindSafe(|| service.answer(&mut worker, &request, load)));
-                answered.unwrap_or_else(|_| {
-                    // The panic's text is on stderr. Nothing is known of the worker's state.
-                    worker = service.worker();
-                    service.refuse(Fault::Panicked, load)
-                })
-            };
-            let done = Done { connection, request_id: request.id, keep: request.keep, stdout };
-            self.finish(done, began.elapsed());
-        }
-    }
-
-    fn next(&self) -> Option<(Job, u32)> {
+    /// The next work and the load, once there is some; `None` when the server has stopped. `looked` says that this worker's last work
+    /// was a look: then it is the turn of what such looks leave behind.
+    pub(super) fn next(&self, looked: bool) -> Option<(Work<S>, u32)> {
         let mut jobs = lock(&self.jobs);
         loop {
-            if let Some(job) = jobs.list.pop_front() {
-                jobs.busy += 1;
-                let load = jobs.load.at(Instant::now()) as u32;
-                return Some((job, load));
+            let now = Instant::now();
+            let (own, look) = (jobs.may_own(self.workers), jobs.may_look(now));
+            if own && (looked || !look) {
+                let own = jobs.later.take();
+                jobs.owners += 1;
+                jobs.busy += own.len();
+                self.call(&mut jobs, now);
+                return Some((Work::Own(own), jobs.load.at(now) as u32));
+            }
+            if look {
+                let count = jobs.fresh.len().min(LOOK_MAX);
+                let fresh: Vec<_> = jobs.fresh.drain(..count).collect();
+                jobs.looks += 1;
+                jobs.looked = now;
+                jobs.busy += fresh.len();
+                self.call(&mut jobs, now);
+                return Some((Work::Look(fresh), jobs.load.at(now) as u32));
             }
             if jobs.stopped {
                 return None;
             }
-            jobs = self.changed.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+            jobs.idle.push(thread::current());
+            while jobs.is_idle() {
+                drop(jobs);
+                // It may end for no reason, and ends at once if the call came first.
+                thread::park();
+                jobs = lock(&self.jobs);
+            }
+            jobs.called -= 1;
         }
     }
 
-    fn finish(&self, done: Done, took: Duration) {
-        let first = {
-            let mut list = lock(&self.done);
-            list.push(done);
-            list.len() == 1
-        };
+    /// Takes the replies of a look that took so long, and what it did not tell.
+    pub(super) fn end_look(&self, done: Vec<Done>, left: Vec<Own<S>>, took: Duration) {
         {
             let mut jobs = lock(&self.jobs);
-            jobs.busy -= 1;
-            jobs.answer_time += (took.as_secs_f64() - jobs.answer_time) * ANSWER_SHARE;
+            jobs.looks -= 1;
+            jobs.busy -= done.len() + left.len();
+            jobs.note(done.len(), took);
+            left.into_iter().for_each(|own| jobs.later.push(own));
         }
+        self.send(done);
+    }
+
+    /// Takes the replies of a read or a publish that took so long.
+    pub(super) fn end_own(&self, done: Vec<Done>, took: Duration) {
+        {
+            let mut jobs = lock(&self.jobs);
+            jobs.owners -= 1;
+            jobs.busy -= done.len();
+            jobs.note(done.len(), took);
+        }
+        self.send(done);
+    }
+
+    fn send(&self, mut done: Vec<Done>) {
+        if done.is_empty() {
+            return;
+        }
+        let first = {
+            let mut list = lock(&self.done);
+            let first = list.is_empty();
+            match first {
+                true => *list = done,
+                false => list.append(&mut done),
+            }
+            first
+        };
         if first {
             // It fails only without memory in the kernel; the loop looks each second in any case.
             let _ = self.waker.wake();
+        }
+    }
+
+    /// Calls an idle worker if there is something for it to do. It calls the next one when there is more.
+    fn call(&self, jobs: &mut Jobs<S>, now: Instant) {
+        let needed = jobs.may_look(now) || jobs.may_own(self.workers);
+        if !needed || jobs.called > 0 {
+            return;
+        }
+        if let Some(worker) = jobs.idle.pop() {
+            jobs.called += 1;
+            worker.unpark();
+        }
+    }
+}
+
+impl<S: Service> Jobs<S> {
+    fn waiting(&self) -> usize {
+        self.fresh.len() + self.later.len()
+    }
+
+    /// Whether this thread stands among the idle workers.
+    fn is_idle(&self) -> bool {
+        let this = thread::current().id();
+        self.idle.iter().any(|worker| worker.id() == this)
+    }
+
+    /// Whether one more worker may take what a look did not tell. One stays for those whose answer a look does tell, however long the
+    /// others read.
+    fn may_own(&self, workers: usize) -> bool {
+        !self.later.is_empty() && (self.owners == 0 || self.owners + 1 < workers)
+    }
+
+    /// Whether those that have come are to be looked at now. While somebody looks already, those that come then are better off
+    /// together behind that, unless they are many or it takes long.
+    fn may_look(&self, now: Instant) -> bool {
+        let more = self.looks == 0
+            || self.fresh.len() >= LOOK_MAX
+            || now.saturating_duration_since(self.looked) >= LOOK_SLOW;
+        more && !self.fresh.is_empty()
+    }
+
+    /// Takes in how long so many answers took together.
+    fn note(&mut self, answers: usize, took: Duration) {
+        let Ok(count) = i32::try_from(answers.min(1000)) else { return };
+        if count > 0 {
+            let each = took.as_secs_f64() / f64::from(count);
+            self.answer_time += (each - self.answer_time) * (1.0 - (1.0 - ANSWER_SHARE).powi(count));
         }
     }
 }

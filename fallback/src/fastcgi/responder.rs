@@ -1,13 +1,13 @@
 //! [`Answers`] behind the FastCGI server.
 
 use everpoll_log::Log;
-use everpoll_protocol::{Failure, RequestError, ServeError};
+use everpoll_protocol::{Channels, Cursor, Failure, Reply, RequestError, ServeError};
 
 use super::connection::BODY_PATIENCE;
 use super::params::{PARAMS_MAX, Params};
-use super::queue::Service;
 use super::receiver::{Fault, PARAMS_BYTES_MAX, Request};
-use crate::answer::Answers;
+use super::service::Service;
+use crate::answer::{Answers, Asked};
 use crate::variables::Variables;
 
 /// Answers requests that came by FastCGI.
@@ -28,21 +28,37 @@ impl Responder {
 
 impl Service for Responder {
     type Worker = Option<Log>;
+    type Asked = Asked;
+    type Same = (Channels, Cursor);
 
     fn worker(&self) -> Option<Log> {
         // The URL was checked before the server started.
         self.answers.log().ok()
     }
 
-    fn answer(&self, worker: &mut Option<Log>, request: &Request, load: u32) -> Vec<u8> {
+    fn understand(&self, request: &Request, load: u32) -> Result<Asked, Vec<u8>> {
         if let Some(reason) = missing(request) {
             let lost = Failure::Request(RequestError::BodyLost { reason });
             let head_only = *request.params.text("REQUEST_METHOD") == *b"HEAD";
-            return self.answers.refuse(&lost, load, head_only).to_cgi();
+            return Err(self.answers.refuse(&lost, load, head_only).to_cgi());
         }
+        self.answers.understand(&request.params, &request.body).map_err(|reply| reply.to_cgi())
+    }
+
+    fn look(&self, worker: &mut Option<Log>, asked: &[&Asked], load: u32) -> Vec<Option<Vec<u8>>> {
+        let Some(log) = worker else { return asked.iter().map(|_| None).collect() };
+        let replies = self.answers.look(log, asked, load);
+        replies.into_iter().map(|reply| reply.map(|reply| reply.to_cgi())).collect()
+    }
+
+    fn same(&self, asked: &Asked) -> Option<(Channels, Cursor)> {
+        asked.same()
+    }
+
+    fn answer(&self, worker: &mut Option<Log>, asked: &[&Asked], load: u32) -> Vec<Vec<u8>> {
         match worker {
-            Some(log) => self.answers.answer(log, &request.params, &request.body, load).to_cgi(),
-            None => self.refuse(Fault::Panicked, load),
+            Some(log) => self.answers.ask_together(log, asked, load).iter().map(Reply::to_cgi).collect(),
+            None => asked.iter().map(|_| self.refuse(Fault::Panicked, load)).collect(),
         }
     }
 

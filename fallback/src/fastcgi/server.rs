@@ -23,10 +23,11 @@ use super::budget::Budget;
 use super::connection::{Connection, Patience, Shared, Turn};
 use super::listener::{BACKLOG, Listener};
 use super::params::Params;
-pub use super::queue::Service;
-
-use super::queue::{Done, Job, Queue};
+use super::queue::{Done, Job, LOOK_SLOW, Queue};
 use super::receiver::{Fault, Receiver, Request};
+use super::record;
+use super::service::Service;
+use super::worker;
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -106,13 +107,17 @@ pub fn serve_until<S: Service>(
     Server::new(listener, limits, service, stop)?.run()
 }
 
-struct Server<'a, S> {
+struct Server<'a, S: Service> {
     poll: Poll,
     listener: Option<Listener>,
     signals: UnixStream,
     limits: &'a Limits,
     service: Arc<S>,
-    queue: Arc<Queue>,
+    queue: Arc<Queue<S>>,
+    /// Requests that have come in this turn.
+    came: Vec<Job>,
+    /// Whether requests wait behind others that are being looked at.
+    attends: bool,
     workers: Vec<JoinHandle<()>>,
     budget: Arc<Budget>,
     connections: Vec<Option<Connection>>,
@@ -144,6 +149,8 @@ impl<'a, S: Service> Server<'a, S> {
             limits,
             service,
             queue,
+            came: Vec::new(),
+            attends: false,
             workers: Vec::new(),
             budget: Budget::new(limits.memory),
             connections: Vec::new(),
@@ -159,7 +166,7 @@ impl<'a, S: Service> Server<'a, S> {
         for number in 1..=limits.workers {
             let (queue, service) = (server.queue.clone(), server.service.clone());
             let thread = std::thread::Builder::new().name(format!("worker {number}"));
-            server.workers.push(thread.spawn(move || queue.work(&*service))?);
+            server.workers.push(thread.spawn(move || worker::work(&queue, &*service))?);
         }
         Ok(server)
     }
@@ -189,9 +196,12 @@ impl<'a, S: Service> Server<'a, S> {
             self.take_replies(&shared);
             self.accept(&shared);
             self.advance(&shared);
+            self.hand_over(&shared);
+            self.attends = self.queue.attend(Instant::now());
             if now.duration_since(swept) >= SWEEP {
                 swept = now;
                 self.sweep(&shared);
+                self.hand_over(&shared);
             }
         }
         self.end();
@@ -213,6 +223,8 @@ impl<'a, S: Service> Server<'a, S> {
     fn patience(&self) -> Option<Duration> {
         if !self.ready.is_empty() {
             Some(Duration::ZERO)
+        } else if self.attends {
+            Some(LOOK_SLOW)
         } else if self.accept_after.is_some() {
             Some(ACCEPT_PAUSE)
         } else if self.may_accept && self.listener.is_some() {
@@ -227,9 +239,13 @@ impl<'a, S: Service> Server<'a, S> {
     }
 
     fn note(&mut self, event: &Event, index: usize) {
-        let Some(Some(connection)) = self.connections.get(index) else { return };
-        // Every new connection can be written to, which is no news.
-        if event.is_readable() || event.is_read_closed() || event.is_error() || connection.is_sending() {
+        let Some(Some(connection)) = self.connections.get_mut(index) else { return };
+        let ends = event.is_read_closed() || event.is_error();
+        if event.is_readable() || ends {
+            connection.hear(ends);
+            self.ready.push(index);
+        } else if connection.is_sending() {
+            // Every new connection can be written to, which is no news.
             self.ready.push(index);
         }
     }
@@ -251,14 +267,15 @@ impl<'a, S: Service> Server<'a, S> {
             self.listener = None;
         }
         // Those that are idle end now, unless a request has just come.
+        self.connections.iter_mut().flatten().for_each(|connection| connection.hear(false));
         self.ready.extend(0..self.connections.len());
     }
 
     fn take_replies(&mut self, shared: &Shared<'_>) {
-        for Done { connection, request_id, keep, stdout } in self.queue.take_done() {
+        for Done { connection, keep, response } in self.queue.take_done() {
             // Its place was kept for it.
             if let Some(found) = &mut self.connections[connection] {
-                found.send(request_id, keep, &stdout, shared);
+                found.send(keep, response, shared);
                 self.ready.push(connection);
             }
         }
@@ -360,18 +377,30 @@ impl<'a, S: Service> Server<'a, S> {
         }
     }
 
-    /// Hands a request to the workers, or answers it here when it is not to be served.
+    /// Takes a request that is complete, or answers it here when it is not to be served.
     fn serve(&mut self, index: usize, request: Request, shared: &Shared<'_>) {
-        let (fault, id, keep) = match request.fault {
-            Some(fault) => (fault, request.id, request.keep),
-            None => match self.queue.push(Job { connection: index, request, since: shared.now }) {
-                Ok(()) => return,
-                Err(job) => (Fault::Overloaded, job.request.id, job.request.keep),
-            },
-        };
+        match request.fault {
+            Some(fault) => self.refuse(index, &request, fault, shared),
+            None => self.came.push(Job { connection: index, request, since: shared.now }),
+        }
+    }
+
+    /// Hands what has come to the workers, all together: a worker that is called for the first of them finds the others as well.
+    fn hand_over(&mut self, shared: &Shared<'_>) {
+        if self.came.is_empty() {
+            return;
+        }
+        self.queue.push(&mut self.came, shared.now);
+        // There was no room for these.
+        while let Some(Job { connection, request, .. }) = self.came.pop() {
+            self.refuse(connection, &request, Fault::Overloaded, shared);
+        }
+    }
+
+    fn refuse(&mut self, index: usize, request: &Request, fault: Fault, shared: &Shared<'_>) {
         let stdout = self.service.refuse(fault, self.queue.load(shared.now));
         if let Some(connection) = &mut self.connections[index] {
-            connection.send(id, keep, &stdout, shared);
+            connection.send(request.keep, record::response(request.id, &stdout), shared);
             self.ready.push(index);
         }
     }

@@ -80,6 +80,14 @@ impl Bounds {
         Resume { after, gap: Some(Gap { after: cursor, before: after + 1, reason }) }
     }
 
+    /// Whether a client that has seen everything up to `cursor` lacks nothing of channels whose newest event has the id
+    /// `newest`, and needs to be told nothing either.
+    #[must_use]
+    pub fn is_all_seen(&self, cursor: u64, newest: u64) -> bool {
+        // No rift reaches above the origin.
+        self.low.max(self.origin) <= cursor && newest <= cursor && cursor <= self.newest
+    }
+
     /// Where a client goes on that wants everything since a time of which `after` is the last id before it. With
     /// `trimmed`, events placed after that time are gone already.
     #[must_use]
@@ -119,6 +127,16 @@ mod tests {
         for cursor in [900, 1500, 2000] {
             assert_eq!(BOUNDS.resume(cursor, None), Resume { after: cursor, gap: None });
         }
+    }
+
+    #[test]
+    fn cursor_has_seen_all_only_where_nothing_is_to_be_said() {
+        assert!(BOUNDS.is_all_seen(2000, 2000));
+        assert!(BOUNDS.is_all_seen(1500, 1500) && !BOUNDS.is_all_seen(1499, 1500));
+        assert!(BOUNDS.is_all_seen(900, 0) && !BOUNDS.is_all_seen(899, 0), "trimmed");
+        assert!(!BOUNDS.is_all_seen(2001, 2000), "ahead");
+        let restored = Bounds { origin: 1000, ..BOUNDS };
+        assert!(restored.is_all_seen(1000, 0) && !restored.is_all_seen(999, 0), "it may lie in a rift");
     }
 
     #[test]
