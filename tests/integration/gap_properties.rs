@@ -48,6 +48,9 @@ fn run(name: &str, store: impl Fn() -> Store) {
     let (mut tally, start) = (Tally::new(), Instant::now());
     for number in 0..schedules {
         Schedule::new(store(), random.fork(number), number).run(&mut tally);
+        if schedules > 1 {
+            eprintln!("{name}: {} of {schedules} schedules after {:.0?}", number + 1, start.elapsed());
+        }
     }
     let questions: usize = tally.values().map(|counts| counts[0]).sum();
     let gaps: usize = tally.values().map(|counts| counts[1]).sum();

@@ -1,15 +1,17 @@
 //! How late events come: an application that commits numbered events, and a page that notes when each arrives.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use everpoll_tests::http::{self, Address};
 use everpoll_tests::{Database, EventStream, sse, wait};
+use everpoll_verify::{Reader, Report};
+
+use crate::background::Background;
+use crate::judge;
 
 /// What is promised while wake-ups are lost: the sweep (1 s), and half a second for all the rest.
 ///
@@ -23,27 +25,31 @@ const PACE: Duration = Duration::from_millis(40);
 /// An application and a page, until it is dropped or asked for what came.
 pub(crate) struct Traffic {
     shared: Arc<Shared>,
-    publisher: Option<JoinHandle<()>>,
-    reader: Option<JoinHandle<()>>,
-    control: Option<JoinHandle<()>>,
+    publisher: Option<Background<()>>,
+    _control: Background<()>,
+    _reader: Background<()>,
 }
 
 #[derive(Default)]
 struct Shared {
-    stopping: AtomicBool,
-    published: Mutex<BTreeMap<u64, Instant>>,
-    arrived: Mutex<Vec<(u64, Instant)>>,
+    /// When each event was committed; the place is its number.
+    published: Mutex<Vec<Instant>>,
+    arrived: Mutex<Vec<Arrival>>,
     /// The longest that a trivial request took.
     trivial: Mutex<Duration>,
+}
+
+#[derive(Clone, Copy)]
+struct Arrival {
+    number: usize,
+    id: u64,
+    at: Instant,
 }
 
 /// What came, and how late.
 #[derive(Debug)]
 pub(crate) struct Figures {
-    pub(crate) published: usize,
-    pub(crate) lost: Vec<u64>,
-    pub(crate) doubled: Vec<u64>,
-    pub(crate) reordered: Vec<u64>,
+    pub(crate) report: Report,
     /// From commit to arrival, sorted.
     pub(crate) late: Vec<Duration>,
     /// The longest that a trivial request took meanwhile, to the database and to the daemon.
@@ -58,26 +64,26 @@ impl Traffic {
         let request = sse::get("/e/cheese?last_event_id=0");
         let stream = EventStream::open(daemon, &request);
         let for_reader = shared.clone();
-        let reader = std::thread::spawn(move || read(stream, &for_reader));
+        let reader = Background::start(move |stopping| read(stream, &for_reader, stopping));
         let mut client = database.connect();
         let for_publisher = shared.clone();
-        let publisher = std::thread::spawn(move || {
+        let publisher = Background::start(move |stopping| {
             let sql =
                 "INSERT INTO everpoll.events (channel, type, data) VALUES ('cheese', 'made', $1::text::json)";
-            for number in 1.. {
-                if for_publisher.stopping.load(Ordering::Relaxed) {
+            for number in 0.. {
+                if stopping.load(Ordering::Relaxed) {
                     return;
                 }
-                client.execute(sql, &[&number.to_string()]).expect("the database is there");
-                lock(&for_publisher.published).insert(number, Instant::now());
+                client.execute(sql, &[&usize::to_string(&number)]).expect("the database is there");
+                lock(&for_publisher.published).push(Instant::now());
                 tell();
                 std::thread::sleep(PACE);
             }
         });
         let (mut client, daemon) = (database.connect(), daemon.clone());
         let for_control = shared.clone();
-        let control = std::thread::spawn(move || {
-            while !for_control.stopping.load(Ordering::Relaxed) {
+        let control = Background::start(move |stopping| {
+            while !stopping.load(Ordering::Relaxed) {
                 let start = Instant::now();
                 let asked = client.simple_query("SELECT 1").is_ok()
                     && http::get("/healthz").try_send(&daemon).is_ok();
@@ -87,7 +93,7 @@ impl Traffic {
                 std::thread::sleep(PACE);
             }
         });
-        Self { shared, publisher: Some(publisher), reader: Some(reader), control: Some(control) }
+        Self { shared, publisher: Some(publisher), _control: control, _reader: reader }
     }
 
     /// Waits until so many more events have been published and come.
@@ -103,54 +109,27 @@ impl Traffic {
     /// Ends publishing, waits until all has come, and says how it came.
     #[track_caller]
     pub(crate) fn stop(mut self) -> Figures {
-        self.shared.stopping.store(true, Ordering::Relaxed);
-        if let Some(publisher) = self.publisher.take() {
-            publisher.join().expect("it publishes without an error");
-        }
+        self.publisher.take().expect("it publishes until it is stopped").stop();
         let published = lock(&self.shared.published).clone();
-        let last = published.last_key_value().map_or(0, |(number, _)| *number);
+        let last = published.len().saturating_sub(1);
         // What is lost never comes: that is for the figures to say.
         let _ = wait::try_until_some(wait::PATIENCE, || {
-            lock(&self.shared.arrived).last().is_some_and(|(number, _)| *number >= last).then_some(())
+            lock(&self.shared.arrived).last().is_some_and(|arrival| arrival.number >= last).then_some(())
         });
-        let arrived = lock(&self.shared.arrived).clone();
-        let mut figures = Figures {
-            published: published.len(),
-            lost: Vec::new(),
-            doubled: Vec::new(),
-            reordered: Vec::new(),
-            late: Vec::new(),
-            trivial: *lock(&self.shared.trivial),
-        };
-        let mut first = BTreeMap::new();
-        let mut highest = 0;
-        for (number, at) in arrived {
-            if first.insert(number, at).is_some() {
-                figures.doubled.push(number);
-            } else if number < highest {
-                figures.reordered.push(number);
-            }
-            highest = highest.max(number);
+        let ledger = judge::ledger();
+        let channel = ledger.channel("cheese");
+        for _ in &published {
+            ledger.acknowledge(ledger.announce(channel), None);
         }
-        for (number, committed) in published {
-            match first.get(&number) {
-                // It may have come before the publisher had noted the time.
-                Some(at) => figures.late.push(at.saturating_duration_since(committed)),
-                None => figures.lost.push(number),
-            }
+        let (mut reader, mut late) = (Reader::new(0, vec![channel]), Vec::new());
+        reader.place("0");
+        for Arrival { number, id, at } in lock(&self.shared.arrived).clone() {
+            ledger.deliver(&mut reader, Some(number), id, "cheese");
+            // It may have come before the publisher had noted the time.
+            late.extend(published.get(number).map(|committed| at.saturating_duration_since(*committed)));
         }
-        figures.late.sort_unstable();
-        figures
-    }
-}
-
-impl Drop for Traffic {
-    fn drop(&mut self) {
-        self.shared.stopping.store(true, Ordering::Relaxed);
-        for thread in [self.publisher.take(), self.reader.take(), self.control.take()].into_iter().flatten() {
-            // A test that fails already must not fail twice.
-            let _ = thread.join();
-        }
+        late.sort_unstable();
+        Figures { report: ledger.judge([reader]), late, trivial: *lock(&self.shared.trivial) }
     }
 }
 
@@ -159,28 +138,27 @@ impl Figures {
     #[track_caller]
     pub(crate) fn assert_promise(&self, what: &str) {
         println!("{what}: {self}");
-        assert!(self.published > 20, "{what}: {self}");
-        assert!(
-            self.lost.is_empty() && self.doubled.is_empty() && self.reordered.is_empty(),
-            "{what}: {self:?}"
-        );
+        assert!(self.report.total.acknowledged > 20, "{what}: {self}");
+        assert!(self.report.kept, "{what}: {}", self.report);
         assert!(*self.late.last().expect("some") <= PROMISE + self.trivial, "{what}: {self}");
     }
 }
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { published, lost, doubled, reordered, late, trivial } = self;
+        let Self { report, late, trivial } = self;
+        let total = &report.total;
         let at = |percent: usize| {
             late.get((late.len().saturating_sub(1)) * percent / 100).copied().unwrap_or_default()
         };
         write!(
             f,
-            "{published} published, {} lost, {} doubled, {} reordered; late p50 {:?}, p99 {:?}, worst {:?} \
+            "{} published, {} lost, {} doubled, {} reordered; late p50 {:?}, p99 {:?}, worst {:?} \
              (a trivial request: {trivial:?})",
-            lost.len(),
-            doubled.len(),
-            reordered.len(),
+            total.acknowledged,
+            total.lost,
+            total.doubled,
+            total.reordered,
             at(50),
             at(99),
             at(100)
@@ -188,20 +166,20 @@ impl fmt::Display for Figures {
     }
 }
 
-fn read(mut stream: EventStream, shared: &Shared) {
+fn read(mut stream: EventStream, shared: &Shared, stopping: &AtomicBool) {
     let mut quiet_since = Instant::now();
     loop {
         match stream.try_next(Duration::from_millis(100)) {
             // The daemon says hello first.
             Ok(Some(message)) if message.kind != "made" => {}
             Ok(Some(message)) => {
-                let number = message.data.parse().expect("the data is a number");
-                lock(&shared.arrived).push((number, Instant::now()));
+                let (number, id) = (message.data.parse().expect("the data is a number"), message.id());
+                lock(&shared.arrived).push(Arrival { number, id, at: Instant::now() });
                 quiet_since = Instant::now();
             }
             // Whoever stopped waits for the last ones as long as for anything else.
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                let stopping = shared.stopping.load(Ordering::Relaxed);
+                let stopping = stopping.load(Ordering::Relaxed);
                 let all = lock(&shared.arrived).len() >= lock(&shared.published).len();
                 if stopping && (all || quiet_since.elapsed() > wait::PATIENCE) {
                     return;

@@ -275,8 +275,9 @@ fn firewall_that_forgets_all_connections_delays_events_by_seconds() {
     let link = Link::to(&Address::local(database.postgres().port()));
     let mut daemon =
         Daemon::on(format!("postgres://postgres@127.0.0.1:{}/{}", link.port(), database.name())).start();
-    // One that is away for a moment, and one that is away for longer than the daemon waits: it has to connect twice.
-    for (away, late_max) in [(2, 7), (5, 11)] {
+    // One that is away for a moment, and one that is away for longer than the daemon waits: it may have to connect twice. With
+    // the limits of other statements it would be 13 s and more.
+    for away in [2, 5] {
         let held =
             poll("cheese", site::cursor(daemon.address(), "cheese"), "hold=25").begin(daemon.address());
         let (began, away) = (Instant::now(), Duration::from_secs(away));
@@ -289,7 +290,7 @@ fn firewall_that_forgets_all_connections_delays_events_by_seconds() {
         let late = began.elapsed();
         eprintln!("the network swallowed everything for {away:?}: the event was there after {late:.1?}");
         assert_eq!(reply.events().len(), 1, "{reply:?}");
-        assert!(late < Duration::from_secs(late_max), "{late:?} late\n{}", daemon.log());
+        assert!(late < Duration::from_secs(11), "{late:?} late\n{}", daemon.log());
         daemon.wait_until_ready();
     }
 }
