@@ -7,6 +7,7 @@
 pub(crate) mod page;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -63,6 +64,8 @@ pub(crate) struct Counts {
     pub(crate) reads: Count,
     /// Events that were published over HTTP.
     pub(crate) published: Count,
+    /// Connections that the system ended because their client had vanished.
+    pub(crate) ghosts: Count,
     /// Requests that were answered because the daemon stops.
     pub(crate) drained: Count,
     /// By [`Limit`].
@@ -138,6 +141,7 @@ impl Counts {
             looks: Count::new(),
             reads: Count::new(),
             published: Count::new(),
+            ghosts: Count::new(),
             drained: Count::new(),
             limits: [const { Count::new() }; Limit::ALL.len()],
             told: Mutex::new([None; Limit::ALL.len()]),
@@ -159,6 +163,20 @@ impl Counts {
         *last = Some((now, total));
         let (_, name, what) = Limit::ALL[limit as usize];
         warn!(limit = name, times, total, "the limit {name} is hit: {what}");
+    }
+
+    /// Something was done with a client's connection: counts when that found out that the client had vanished, as
+    /// `ghost_timeout` lets the system do. It tells that once, as an error, and an end afterwards.
+    pub(crate) fn watch<T>(&self, done: io::Result<T>) -> io::Result<T> {
+        use rustix::io::Errno;
+        // The others are what a router on the way last said of it.
+        const VANISHED: [Errno; 3] = [Errno::TIMEDOUT, Errno::HOSTUNREACH, Errno::NETUNREACH];
+        if let Err(error) = &done
+            && VANISHED.iter().any(|vanished| error.raw_os_error() == Some(vanished.raw_os_error()))
+        {
+            self.ghosts.one();
+        }
+        done
     }
 
     /// An error was answered.

@@ -58,11 +58,11 @@ impl Stream {
     }
 
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        either!(self, stream => stream.try_read(buffer))
+        COUNTS.watch(either!(self, stream => stream.try_read(buffer)))
     }
 
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        either!(self, stream => stream.try_write(bytes))
+        COUNTS.watch(either!(self, stream => stream.try_write(bytes)))
     }
 
     /// Writes all of `bytes`; an error also when the client takes nothing of it for too long, or when too much waits for
@@ -196,6 +196,7 @@ impl AsyncRead for Rewound {
         this.before = Vec::new();
         this.given = 0;
         either!(&mut this.stream, stream => Pin::new(stream).poll_read(context, buffer))
+            .map(|read| COUNTS.watch(read))
     }
 }
 
@@ -207,6 +208,7 @@ impl AsyncWrite for Rewound {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let written = either!(&mut this.stream, stream => Pin::new(stream).poll_write(context, bytes));
+        let written = written.map(|written| COUNTS.watch(written));
         let (Poll::Pending, Some(patience)) = (&written, this.patience) else {
             this.stalled = None;
             return written;

@@ -131,6 +131,7 @@ fn clients_that_vanish_without_a_word_are_noticed() {
     }
     let _still_there = http::get("/e/cheese/three").begin(at);
     wait::until("both are noticed, and nobody else", wait::PATIENCE, || held() == [1, 0]);
+    assert_eq!(metric(at, "everpoll_ghosts_total"), 2);
     // And the place of their browser is free.
     let id = daemon.publish(r#"{"channel":"cheese","type":"made","data":1}"#)[0];
     let again = http::get(&format!("/e/cheese/one?last_event_id={id}")).begin(at);
