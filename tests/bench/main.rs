@@ -16,13 +16,19 @@ use std::time::Duration;
 
 use everpoll_tests::{Database, Sqlite, process};
 
+mod audience;
 mod bare;
 mod fallback;
 mod fanout;
+mod flow;
 mod hold;
+mod latency;
 mod load;
+mod memory;
+mod peers;
 mod php;
 mod publish;
+mod site;
 mod sqlite;
 mod streams;
 mod table;
@@ -59,7 +65,7 @@ const FULL: Scale =
 
 /// To see whether the benchmarks work; the figures mean nothing.
 const QUICK: Scale =
-    Scale { held: 500, waiting: 200, rounds: 1, runs: 1, time: Duration::from_millis(300), peers: false };
+    Scale { held: 500, waiting: 200, rounds: 1, runs: 1, time: Duration::from_millis(300), peers: true };
 
 /// A log of a benchmark's own.
 pub(crate) enum Log {
@@ -110,7 +116,10 @@ const ALL: &[Benchmark] = &[
     benchmark(&["hold", "longpoll"], "memory of held polls", hold::run),
     benchmark(&["hold", "eventsource"], "memory of EventSource streams", streams::eventsource),
     benchmark(&["hold", "websocket"], "memory of WebSockets", streams::websocket),
+    benchmark(&["hold", "memory"], "memory of held clients beside the peers", memory::run),
+    benchmark(&["latency"], "time of one event to one subscriber", latency::run),
     benchmark(&["fanout"], "time until an event is with all who wait for it", fanout::run),
+    benchmark(&["flow"], "events a second through 10 channels with 10 subscribers each", flow::run),
     benchmark(&["publish"], "transactions that publish in a second", publish::run),
     benchmark(&["fallback"], "polls that the fallback answers in a second", fallback::run),
 ];
@@ -175,7 +184,7 @@ fn wish<'a>(mut arguments: impl Iterator<Item = &'a str>) -> Result<Wish, String
         return Err("name a benchmark".to_owned());
     }
     let scale = if quick { QUICK } else { FULL };
-    let scale = Scale { peers: peers && scale.peers, runs: repeat.unwrap_or(scale.runs), ..scale };
+    let scale = Scale { peers, runs: repeat.unwrap_or(scale.runs), ..scale };
     Ok(Wish { benchmarks, scale, json })
 }
 
@@ -205,6 +214,6 @@ mod tests {
         assert!(wish("fanout --repeat 0").is_err());
         assert!(wish("--repeat 3").is_err());
         assert!(wish("cheese").is_err());
-        assert!(wish("fanout --quick").is_ok_and(|wish| wish.scale.runs == 1 && !wish.scale.peers));
+        assert!(wish("fanout --quick").is_ok_and(|wish| wish.scale.runs == 1));
     }
 }
