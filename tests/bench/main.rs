@@ -28,8 +28,10 @@ mod memory;
 mod peers;
 mod php;
 mod publish;
+mod scale;
 mod site;
 mod sqlite;
+mod storm;
 mod streams;
 mod table;
 mod watch;
@@ -56,16 +58,36 @@ pub(crate) struct Scale {
     pub(crate) runs: usize,
     /// How long one run of it lasts.
     pub(crate) time: Duration,
+    /// Clients that lose their daemon.
+    pub(crate) storm: usize,
+    /// Clients of several daemons.
+    pub(crate) many: usize,
     /// Whether other programs are measured as well, where they are installed.
     pub(crate) peers: bool,
 }
 
-const FULL: Scale =
-    Scale { held: 10_000, waiting: 5_000, rounds: 5, runs: 3, time: Duration::from_secs(3), peers: true };
+const FULL: Scale = Scale {
+    held: 10_000,
+    waiting: 5_000,
+    rounds: 5,
+    runs: 3,
+    time: Duration::from_secs(3),
+    storm: 15_000,
+    many: 100_000,
+    peers: true,
+};
 
 /// To see whether the benchmarks work; the figures mean nothing.
-const QUICK: Scale =
-    Scale { held: 500, waiting: 200, rounds: 1, runs: 1, time: Duration::from_millis(300), peers: true };
+const QUICK: Scale = Scale {
+    held: 500,
+    waiting: 200,
+    rounds: 1,
+    runs: 1,
+    time: Duration::from_millis(300),
+    storm: 500,
+    many: 1_000,
+    peers: true,
+};
 
 /// A log of a benchmark's own.
 pub(crate) enum Log {
@@ -120,6 +142,9 @@ const ALL: &[Benchmark] = &[
     benchmark(&["latency"], "time of one event to one subscriber", latency::run),
     benchmark(&["fanout"], "time until an event is with all who wait for it", fanout::run),
     benchmark(&["flow"], "events a second through 10 channels with 10 subscribers each", flow::run),
+    benchmark(&["storm", "reconnect"], "15,000 clients lose their daemon and come back", storm::reconnect),
+    benchmark(&["storm", "flood"], "15,000 clients lose their daemon for good", storm::flood),
+    benchmark(&["scale"], "100,000 polls, held by six daemons behind nginx", scale::run),
     benchmark(&["publish"], "transactions that publish in a second", publish::run),
     benchmark(&["fallback"], "polls that the fallback answers in a second", fallback::run),
 ];

@@ -75,7 +75,7 @@ impl Peer {
 }
 
 /// The processes of a group, whose number is its first one's.
-fn group(leader: u32) -> Vec<u32> {
+pub(crate) fn group(leader: u32) -> Vec<u32> {
     let ids = fs::read_dir("/proc").expect("the benchmarks need Linux").filter_map(|entry| {
         let id: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;

@@ -85,15 +85,28 @@ pub(crate) trait Site {
     fn publish(&self, channel: &str, json: &str) -> Vec<u8>;
 }
 
-/// The memory of all processes of a site that is its own: not backed by a file, and each shared page counted once.
+/// The memory of all processes of a site that is its own.
 pub(crate) fn memory(site: &dyn Site) -> u64 {
-    let kilobytes = |id: u32| -> u64 {
+    memory_of(&site.processes())
+}
+
+/// The memory of some processes that is their own, in bytes: not backed by a file, and each shared page counted once.
+pub(crate) fn memory_of(ids: &[u32]) -> u64 {
+    let kilobytes = |id: &u32| -> u64 {
         let text = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).unwrap_or_default();
         let lines =
             text.lines().filter(|line| line.starts_with("Pss_Anon:") || line.starts_with("Pss_Shmem:"));
         lines.filter_map(|line| line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()).sum()
     };
-    site.processes().into_iter().map(kilobytes).sum::<u64>() * 1024
+    ids.iter().map(kilobytes).sum::<u64>() * 1024
+}
+
+/// What the kernel keeps for itself in small pieces, sockets and files among them, in bytes.
+pub(crate) fn slab() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Slab:"));
+    let kilobytes: Option<u64> = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok());
+    kilobytes.unwrap_or(0) * 1024
 }
 
 /// Processor time of all processes of a site.

@@ -5,7 +5,7 @@
 use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
-use everpoll_tests::crowd::{Part, channel};
+use everpoll_tests::crowd::{HOLD_VARIABLE, Part, channel};
 use everpoll_tests::pollers::{Poller, Pollers, clock};
 use serde_json::{Value, json};
 
@@ -17,9 +17,11 @@ fn main() {
         eprintln!("this is started by tests only; see tests/harness/crowd.rs");
         std::process::exit(2);
     });
+    let longer: Option<u64> = std::env::var(HOLD_VARIABLE).ok().and_then(|text| text.parse().ok());
     let pollers = (part.first..part.first + part.count).map(|number| {
         let poller = Poller::new(&part.address, &channel(number % part.channels), part.cursor);
         let hold = HOLD.start + u64::try_from(number).unwrap_or(0) % (HOLD.end - HOLD.start);
+        let hold = longer.unwrap_or(hold);
         let query = format!("hold={hold}");
         poller.wait_id(format!("browser-{number}")).query(&query).from(part.from).backing_off()
     });

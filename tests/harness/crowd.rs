@@ -21,6 +21,9 @@ use crate::wait;
 /// Most clients of one process: each is a file, and it needs some more.
 const PART_MAX: usize = 5_000;
 
+/// Tells the program `crowd` how long all its polls are to be held, in seconds; otherwise each has another time.
+pub const HOLD_VARIABLE: &str = "CROWD_HOLD";
+
 /// What one process does.
 #[derive(Clone, Debug)]
 pub struct Part {
@@ -103,6 +106,21 @@ impl Crowd {
     /// # Panics
     /// When it cannot be started.
     pub fn start(program: &Path, address: &Address, count: usize, channels: usize, cursor: u64) -> Self {
+        Self::start_holding(program, address, count, channels, cursor, None)
+    }
+
+    /// Like [`start`](Self::start), with clients that all want to be held for so many seconds.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_holding(
+        program: &Path,
+        address: &Address,
+        count: usize,
+        channels: usize,
+        cursor: u64,
+        hold: Option<u64>,
+    ) -> Self {
         let parts = count.div_ceil(PART_MAX).max(2);
         let members = (0..parts).map(|number| {
             let (first, end) = (count * number / parts, count * (number + 1) / parts);
@@ -111,6 +129,7 @@ impl Crowd {
             Member::start(
                 program,
                 &Part { address: address.clone(), count: end - first, first, channels, cursor, from },
+                hold,
             )
         });
         Self { members: members.collect(), count }
@@ -119,6 +138,11 @@ impl Crowd {
     /// How many clients there are.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// The processes' ids.
+    pub fn processes(&self) -> Vec<u32> {
+        self.members.iter().map(|member| member.child.id()).collect()
     }
 
     /// How many are held since `then`, in microseconds of [`clock`](crate::pollers::clock): a reply has said so, or they wait for `time`.
@@ -242,8 +266,11 @@ impl Crowd {
 }
 
 impl Member {
-    fn start(program: &Path, part: &Part) -> Self {
+    fn start(program: &Path, part: &Part, hold: Option<u64>) -> Self {
         let mut command = Command::new(program);
+        if let Some(seconds) = hold {
+            command.env(HOLD_VARIABLE, seconds.to_string());
+        }
         command.args(part.arguments()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.process_group(0).spawn().expect("the program crowd is built with the tests");
         guardian::watch_group(child.id());
