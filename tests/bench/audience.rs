@@ -66,6 +66,7 @@ impl Audience {
         channel: impl Fn(usize) -> String,
     ) -> Option<Self> {
         let (shared, address) = (Arc::new(Shared::default()), site.address());
+        eprintln!("{count} clients by {} at {address}", transport.name());
         let mut audience =
             Self { clients: Vec::with_capacity(count), shared, tasks: Vec::with_capacity(count) };
         let mut streams = 0;
@@ -98,6 +99,7 @@ impl Audience {
             thread::sleep(Duration::from_millis(5));
         }
         crate::site::wait_until_quiet(site);
+        thread::sleep(site.settles_in());
         audience.assert_unbroken();
         Some(audience)
     }

@@ -76,6 +76,11 @@ pub(crate) trait Site {
     /// How client `number` subscribes, where the server has this transport.
     fn subscribe(&self, transport: Transport, channel: &str, number: usize) -> Option<Subscription>;
 
+    /// How long after a subscription it may still do nothing visible before it counts.
+    fn settles_in(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Where to send a publish.
     fn publisher(&self) -> SocketAddr {
         self.address()

@@ -121,6 +121,11 @@ impl Site for Pushpin {
         })
     }
 
+    fn settles_in(&self) -> Duration {
+        // Its proxy hands a held request to its handler, which may ask the backend again a second later.
+        Duration::from_secs(2)
+    }
+
     fn publisher(&self) -> SocketAddr {
         self.publisher
     }
