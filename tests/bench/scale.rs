@@ -5,12 +5,11 @@
 
 use std::time::{Duration, Instant};
 
-use everpoll_tests::ledger::Ledger;
 use everpoll_tests::pollers::clock;
 use everpoll_tests::{Address, Crowd, Daemon, Fallback, TestDir, WebServer};
 
 use crate::peers::group;
-use crate::storm::{crowd_program, many_files, publish};
+use crate::storm::{crowd_program, losses, many_files, publish};
 use crate::table::{Table, spread};
 use crate::{Log, Scale, site};
 
@@ -142,15 +141,9 @@ fn measure(clients: usize, figures: &mut Figures) -> Vec<usize> {
         }
     }
     figures.half.push(half.unwrap_or(0) as f64);
-    let ledger = Ledger::of(&database);
-    for reading in crowd.readings() {
-        figures.lost += ledger.check(&reading).lost.len();
-        let mut ids: Vec<_> = reading.events.iter().map(|(id, _)| *id).collect();
-        let count = ids.len();
-        ids.sort_unstable();
-        ids.dedup();
-        figures.doubled += count - ids.len();
-    }
+    let (lost, doubled) = losses(&database, &crowd.readings());
+    figures.lost += lost;
+    figures.doubled += doubled;
     held
 }
 

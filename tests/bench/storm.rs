@@ -3,13 +3,12 @@
 //! The clients are processes of their own, since a process may have 20,000 files here, and behave as the browser client: they
 //! back off, obey what they are told, and go on from their cursor. Each must get each event once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use everpoll_tests::crowd::channel;
-use everpoll_tests::ledger::Ledger;
-use everpoll_tests::pollers::clock;
+use everpoll_tests::pollers::{Reading, clock};
 use everpoll_tests::process::{processor_time, resident_kilobytes};
 use everpoll_tests::{Address, Crowd, Daemon, Database, Fallback, Postgres, TestDir, WebServer, everpoll};
 
@@ -262,23 +261,34 @@ fn rows(moments: &[Moment], events: &[usize]) -> Vec<Vec<Cell>> {
 
 /// Waits until all have all; returns how many events are lost and how many came twice.
 fn settle(crowd: &mut Crowd, database: &Database) -> (usize, usize) {
-    let ledger = Ledger::of(database);
     let end = Instant::now() + PATIENCE;
     loop {
-        let (mut lost, mut doubled) = (0, 0);
-        for reading in crowd.readings() {
-            lost += ledger.check(&reading).lost.len();
-            let mut ids: Vec<_> = reading.events.iter().map(|(id, _)| *id).collect();
-            let count = ids.len();
-            ids.sort_unstable();
-            ids.dedup();
-            doubled += count - ids.len();
-        }
+        let (lost, doubled) = losses(database, &crowd.readings());
         if lost == 0 || Instant::now() > end {
             return (lost, doubled);
         }
         thread::sleep(Duration::from_millis(500));
     }
+}
+
+/// How many events in the log did not come to clients of their channel, and how many came to one twice.
+pub(crate) fn losses(database: &Database, readings: &[Reading]) -> (usize, usize) {
+    let mut log: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+    let rows = database.connect().query("SELECT id, channel FROM everpoll.positions", &[]);
+    for row in rows.expect("the log is there") {
+        let id = u64::try_from(row.get::<_, i64>(0)).expect("ids are positive");
+        log.entry(row.get(1)).or_default().insert(id);
+    }
+    let (mut lost, mut doubled) = (0, 0);
+    for reading in readings {
+        let got: BTreeSet<_> = reading.events.iter().map(|(id, _)| *id).collect();
+        doubled += reading.events.len() - got.len();
+        let due = reading.channels.iter().filter_map(|channel| log.get(channel)).flatten();
+        lost += due
+            .filter(|id| reading.began_after.is_none_or(|began| **id > began) && !got.contains(id))
+            .count();
+    }
+    (lost, doubled)
 }
 
 /// A server that counts statements, and a database with Everpoll's layout on it.
