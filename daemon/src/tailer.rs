@@ -2,7 +2,9 @@
 //!
 //! One thread with one connection reads what is new, for all clients. Wake-ups ([`crate::wakeup`], the daemon's own
 //! publishing) only say when to look; without any, the thread looks once a second (`sweep_interval`), the *sweep*. A
-//! wake-up is a flag and not a queue: however many come while it reads, it reads once more.
+//! wake-up is a flag and not a queue: however many come while it reads, it reads once more. With PostgreSQL, publishers
+//! leave out their wake-ups for some milliseconds after one; the log says so, and the thread looks again by itself until that
+//! is over.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -22,6 +24,9 @@ const RETRY: Duration = Duration::from_millis(250);
 /// How long the tail may be silent, once the window is filled. A firewall that forgot the connection tells nobody, and delays
 /// events by as much. The reads are small; that the disk stands still for a few seconds must not look like an outage.
 const SILENCE: Duration = Duration::from_secs(4);
+
+/// How soon the log is read again while publishers leave out their wake-ups.
+const AGAIN: Duration = Duration::from_millis(2);
 
 /// One read of the tail.
 const TAIL: Limit = Limit { events: 1000, bytes: 4 * 1024 * 1024 };
@@ -133,6 +138,14 @@ impl Filling {
     }
 }
 
+/// What following the log has come to.
+struct Followed {
+    /// Whether there was anything new.
+    found: bool,
+    /// Whether there may be more soon without a wake-up.
+    again: bool,
+}
+
 /// The thread that follows the log.
 pub(crate) struct Tailer {
     /// A connection of its own.
@@ -161,9 +174,10 @@ impl Tailer {
         let mut failures = 0;
         let mut pace = Pace::default();
         loop {
+            let began = Instant::now();
             let result = if started { self.follow(None) } else { self.start() };
             let (least, most) = match result {
-                Ok(found) => {
+                Ok(Followed { found, again }) => {
                     started = true;
                     if let Some(at) = lost_at.take() {
                         info!(lost_for_ms = at.elapsed().as_millis(), "the log can be read again");
@@ -171,7 +185,11 @@ impl Tailer {
                     self.health.log_is_read();
                     failures = 0;
                     self.log.set_patience(Some(SILENCE));
-                    (pace.after(found, Instant::now()), self.sweep_interval)
+                    let now = Instant::now();
+                    let rest = pace.after(found || again, now);
+                    // A database that takes its time is not asked all the time.
+                    let most = if again { AGAIN.max(now - began) } else { self.sweep_interval };
+                    (rest, most.min(self.sweep_interval))
                 }
                 Err(error) => {
                     // Once, and not four times a second.
@@ -196,24 +214,24 @@ impl Tailer {
     }
 
     /// Fills the window with the newest events.
-    fn start(&mut self) -> Result<bool, LogError> {
+    fn start(&mut self) -> Result<Followed, LogError> {
         let room = u64::try_from(self.window_bytes).unwrap_or(u64::MAX);
         let floor = self.log.tail_start(Limit { events: 500_000, bytes: room })?;
         lock(&self.window).reset(floor);
-        self.follow(Some(Filling { floor, told: Instant::now() }))?;
+        let followed = self.follow(Some(Filling { floor, told: Instant::now() }))?;
         lock(&self.window).filled();
         self.tell();
         let (events, bytes) = lock(&self.window).size();
         info!(events, bytes, newest = lock(&self.window).newest(), "the window is filled");
-        Ok(true)
+        Ok(followed)
     }
 
     fn tell(&self) {
         self.newest.send_replace(lock(&self.window).newest());
     }
 
-    /// Reads until there is nothing new; says whether there was anything.
-    fn follow(&mut self, mut filling: Option<Filling>) -> Result<bool, LogError> {
+    /// Reads until there is nothing new.
+    fn follow(&mut self, mut filling: Option<Filling>) -> Result<Followed, LogError> {
         let mut found = false;
         loop {
             let last = lock(&self.window).newest();
@@ -222,8 +240,9 @@ impl Tailer {
                 continue;
             }
             lock(&self.window).bound(&read.bounds);
+            let again = read.again;
             if read.events.is_empty() {
-                return Ok(found);
+                return Ok(Followed { found, again });
             }
             found = true;
             let records: Vec<_> = read.events.iter().map(|event| Arc::new(Record::from(event))).collect();
@@ -240,7 +259,7 @@ impl Tailer {
                 info!(events, bytes, "filling the window: {percent} % of what it will hold is read");
             }
             if !read.more {
-                return Ok(found);
+                return Ok(Followed { found, again });
             }
         }
     }

@@ -48,6 +48,7 @@ mod browsers;
 /// The browser client's own tests.
 mod client;
 /// Pages of other hosts, and scripts: who may read.
+mod concurrent_commits;
 mod cors;
 /// Stopping without an error that anybody sees.
 mod drain;

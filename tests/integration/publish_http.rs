@@ -95,7 +95,7 @@ fn many_requests_share_a_transaction() {
     let commits = of_database("SELECT xact_commit FROM pg_stat_database");
     let commits: u64 = commits.trim().parse().expect("a number");
 
-    let writers = database.psql("SELECT count(*), count(DISTINCT xmin::text) FROM everpoll.positions");
+    let writers = database.psql("SELECT count(*), count(DISTINCT xmin::text) FROM everpoll.places");
     let (events, transactions) = writers.trim().split_once('|').expect("two columns");
     let transactions: u64 = transactions.parse().expect("a number");
     eprintln!("400 requests: {transactions} transactions that published, {commits} commits in all");

@@ -149,10 +149,10 @@ fn fill(store: &Store) {
             "SET session_replication_role = replica;
              INSERT INTO everpoll.events (row, channel, type, data, size) OVERRIDING SYSTEM VALUE
                SELECT n, 'cheese', 'made', '{{}}', 2 FROM generate_series(1, {backlog}) n;
-             INSERT INTO everpoll.positions (id, row, channel, size, ts)
+             INSERT INTO everpoll.places (id, row, channel, size, ts)
                SELECT row, row, channel, size, now() - interval '1 hour' FROM everpoll.events ORDER BY row;
              SELECT setval('everpoll.ids', {backlog}), setval(pg_get_serial_sequence('everpoll.events', 'row'), {backlog});
-             ANALYZE everpoll.events, everpoll.positions;"
+             ANALYZE everpoll.events, everpoll.places;"
         ))),
         Store::Sqlite(sqlite) => open(sqlite)
             .execute_batch(&format!(

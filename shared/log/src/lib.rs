@@ -87,6 +87,9 @@ pub struct Read {
     pub next: u64,
     /// Whether a limit ended the read.
     pub more: bool,
+    /// Of [`tail`](Log::tail): whether publishers leave out their wake-ups at the moment. So there may be news within some
+    /// milliseconds that nobody tells; whoever wants to be in time reads again, until this is false.
+    pub again: bool,
 }
 
 impl From<Read> for Page {
@@ -360,6 +363,6 @@ impl Canary {
 impl Read {
     /// What is read where only the place to go on from is wanted.
     fn nothing(bounds: Bounds, after: u64) -> Self {
-        Self { bounds, gap: None, after, events: Vec::new(), next: after, more: false }
+        Self { bounds, gap: None, after, events: Vec::new(), next: after, more: false, again: false }
     }
 }

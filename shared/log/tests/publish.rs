@@ -148,9 +148,9 @@ fn events_cannot_be_changed_or_removed(store: &Store) {
         assert!(error.contains(said), "{error}");
     }
     if let Store::Postgres(database) = store {
-        let error = database.try_psql("truncate everpoll.events, everpoll.positions").unwrap_err();
+        let error = database.try_psql("truncate everpoll.events, everpoll.places").unwrap_err();
         assert!(error.contains("leave the log only by retention"), "{error}");
-        let error = database.try_psql("delete from everpoll.positions").unwrap_err();
+        let error = database.try_psql("delete from everpoll.places").unwrap_err();
         assert!(error.contains("leave the log only by retention"), "{error}");
     }
     assert_eq!(read(&mut store.log(), &[], Cursor::After(0)).events.len(), 1);

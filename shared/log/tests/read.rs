@@ -108,25 +108,25 @@ fn quiet_channel_among_many_events_is_read_along_its_index() {
     for _ in 0..10 {
         log.publish(&[keyed("busy", "k"), event("quiet", "1")]).unwrap();
     }
-    database.psql("analyze everpoll.positions, everpoll.events");
+    database.psql("analyze everpoll.places, everpoll.events");
     assert_eq!(read(&mut log, &["quiet"], Cursor::After(0)).events.len(), 10);
 
     database.psql(
         "set session_replication_role = replica;
         insert into everpoll.events (row, channel, type, data, size) overriding system value
             select g, case g when 150000 then 'quiet' else 'busy' end, 't', '1', 1 from generate_series(1000, 200000) g;
-        insert into everpoll.positions select row, row, channel, size, now() from everpoll.events where row >= 1000;",
+        insert into everpoll.places select row, row, channel, size, now() from everpoll.events where row >= 1000;",
     );
     assert_eq!(ids(&read(&mut log, &["quiet"], Cursor::After(20))), [150_000]);
     assert_eq!(ids(&read(&mut log, &["quiet", "nobody"], Cursor::After(99_999))), [150_000]);
     let found =
         log.read(&channels(&["busy", "quiet"]), Cursor::After(100_000), Limit { events: 10, bytes: 99 });
     assert_eq!(ids(&found.unwrap()).last(), Some(&100_010));
-    database.psql("analyze everpoll.positions, everpoll.events");
+    database.psql("analyze everpoll.places, everpoll.events");
     assert_eq!(ids(&read(&mut store.log(), &["quiet"], Cursor::After(20))), [150_000]);
 
     let written = database.postgres().log();
-    let scans: Vec<_> = written.lines().filter(|line| line.contains("on positions p")).collect();
+    let scans: Vec<_> = written.lines().filter(|line| line.contains("on places p")).collect();
     let along = |line: &&str| line.contains("Index Scan using positions_channel");
     // The first is the newest id, the last entry of its index; the second stands for "all channels".
     let harmless =

@@ -6,9 +6,10 @@
 use super::{Connection, Failure, PostgresLog};
 use crate::{LogError, Migrated};
 
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../../migrations/postgres/0001_event_log.sql"),
     include_str!("../../migrations/postgres/0002_trim.sql"),
+    include_str!("../../migrations/postgres/0003_concurrent_commits.sql"),
 ];
 
 /// The newest migration.

@@ -40,15 +40,22 @@ impl PostgresLog {
     }
 
     pub(crate) fn tail(&mut self, after: u64, limit: Limit) -> Result<Read, LogError> {
+        let (from, events, bytes) = (signed(after), i64::from(limit.events.max(1)), signed(limit.bytes));
         self.run(|connection| {
-            let found = find(connection, &[], after, limit, Start { seen: after, since: None })?;
-            Ok(found.into_read(after, None))
+            let rows = connection.query(
+                "select * from everpoll.tail($1, $2, $3)",
+                &[(&from, Type::INT8), (&events, Type::INT8), (&bytes, Type::INT8)],
+            )?;
+            let first = one(&rows)?;
+            let (bounds, again) = (bounds_of(first), first.get(3));
+            let (events, more) = events_of(&rows, 4)?;
+            Ok(Found { bounds, rift: None, trimmed: false, events, more, again }.into_read(after, None))
         })
     }
 
     pub(crate) fn tail_start(&mut self, limit: Limit) -> Result<u64, LogError> {
         let sql = "with b as (select * from everpoll.bounds()),
-            newest as (select id, size from everpoll.positions order by id desc limit $1::bigint + 1),
+            newest as (select id, size from everpoll.places where id <= (select newest from b) order by id desc limit $1::bigint + 1),
             sums as (select id, row_number() over w as place, sum(size) over w as total from newest window w as (order by id desc))
             select greatest(b.low, b.origin, (select max(id) from sums where place > $1 or total > $2)) from b";
         self.run(|connection| {
@@ -65,7 +72,7 @@ impl PostgresLog {
     ) -> Result<(Bounds, Vec<u64>), LogError> {
         // The outer join: without channels, there is a row for the bounds.
         let sql = "select b.low, b.newest, b.origin, c.name is not null,
-              coalesce((select max(p.id) from everpoll.positions p where p.channel = c.name and p.id <= $2), 0)
+              coalesce((select max(p.id) from everpoll.places p where p.channel = c.name and p.id <= $2), 0)
             from everpoll.bounds() b left join unnest($1) with ordinality c(name, place) on true order by c.place";
         let (names, up_to): (Vec<&str>, _) = (channels.iter().map(Channel::as_str).collect(), signed(up_to));
         self.run(|connection| {
@@ -97,13 +104,15 @@ struct Found {
     trimmed: bool,
     events: Vec<Event>,
     more: bool,
+    /// Whether there may be news soon without a wake-up.
+    again: bool,
 }
 
 impl Found {
     fn into_read(self, after: u64, gap: Option<everpoll_protocol::Gap>) -> Read {
-        let Self { bounds, events, more, .. } = self;
+        let Self { bounds, events, more, again, .. } = self;
         let next = events.last().filter(|_| more).map_or(bounds.newest, |event| event.id);
-        Read { bounds, gap, after, events, next, more }
+        Read { bounds, gap, after, events, next, more, again }
     }
 }
 
@@ -153,14 +162,22 @@ fn find(
     )?;
     let first = one(&rows)?;
     let rift = first.get::<_, Option<i64>>(4).map(|_| Rift { after: id(first, 4), before: id(first, 5) });
-    let candidates = first.get::<_, Option<i64>>(6).unwrap_or(0);
     let trimmed = first.get::<_, Option<bool>>(3).unwrap_or(false);
     let bounds = bounds_of(first);
+    let (events, more) = events_of(&rows, 6)?;
+    Ok(Found { bounds, rift, trimmed, events, more, again: false })
+}
+
+/// The events, which begin in the column after that of the candidates; and whether a limit left out some of these.
+fn events_of(rows: &[Row], candidates: usize) -> Result<(Vec<Event>, bool), Failure> {
     // Without events there is one row, of bounds alone.
-    let events: Vec<_> =
-        if candidates == 0 { Vec::new() } else { rows.iter().map(event).collect::<Result<_, _>>()? };
-    let more = i64::try_from(events.len()).unwrap_or(i64::MAX) < candidates;
-    Ok(Found { bounds, rift, trimmed, events, more })
+    let count = rows.first().and_then(|row| row.get::<_, Option<i64>>(candidates)).unwrap_or(0);
+    if count == 0 {
+        return Ok((Vec::new(), false));
+    }
+    let events = rows.iter().map(|row| event(row, candidates + 1)).collect::<Result<Vec<_>, _>>()?;
+    let more = i64::try_from(events.len()).unwrap_or(i64::MAX) < count;
+    Ok((events, more))
 }
 
 fn bounds(connection: &mut Connection) -> Result<Bounds, Failure> {
@@ -182,22 +199,22 @@ fn bounds_of(row: &Row) -> Bounds {
     Bounds { low: id(row, 0), newest: id(row, 1), origin: id(row, 2) }
 }
 
-fn event(row: &Row) -> Result<Event, Failure> {
+/// An event whose columns begin at `column`.
+fn event(row: &Row, column: usize) -> Result<Event, Failure> {
+    let number = id(row, column);
     let broken = |error| {
-        let detail = format!(
-            "event {} cannot be understood: {error}; the log was changed by another program",
-            id(row, 7)
-        );
+        let detail =
+            format!("event {number} cannot be understood: {error}; the log was changed by another program");
         Failure::Refused(LogError::Other { detail })
     };
-    let exclude = row.get::<_, Option<&str>>(11).map(|text| WaitId::parse(text.as_bytes()));
+    let exclude = row.get::<_, Option<&str>>(column + 4).map(|text| WaitId::parse(text.as_bytes()));
     Ok(Event {
-        id: id(row, 7),
-        channel: Channel::parse(row.get(8)).map_err(broken)?,
-        kind: Kind::from_log(row.get(9)),
-        data: Data::from_log(row.get(10)),
+        id: number,
+        channel: Channel::parse(row.get(column + 1)).map_err(broken)?,
+        kind: Kind::from_log(row.get(column + 2)),
+        data: Data::from_log(row.get(column + 3)),
         exclude: exclude.transpose().map_err(broken)?,
-        ts: timestamp(row.get(12)),
+        ts: timestamp(row.get(column + 5)),
     })
 }
 

@@ -187,5 +187,5 @@ fn event(id: i64, row: &rusqlite::Row<'_>) -> rusqlite::Result<Event> {
 
 fn found(bounds: Bounds, resume: Resume, events: Vec<Event>, more: bool) -> Read {
     let next = events.last().filter(|_| more).map_or(bounds.newest, |event| event.id);
-    Read { bounds, gap: resume.gap, after: resume.after, events, next, more }
+    Read { bounds, gap: resume.gap, after: resume.after, events, next, more, again: false }
 }
