@@ -27,7 +27,7 @@ mod kept;
 use crate::hub::lock;
 use crate::metrics::{COUNTS, Limit};
 use crate::window::{Look, Window};
-use kept::{Kept, share};
+use kept::{Kept, complete, share};
 
 /// Most questions of one statement of the second step.
 const LOOK_MAX: usize = 512;
@@ -234,14 +234,15 @@ impl CatchUp {
                     lock(window).learn(&channels, cursor, &page, low);
                     self.kept.keep(&channels, cursor, base, bounds, &page);
                     // Who asked after the read began gets its answer as well: the window has what came since.
+                    let complete = |page| complete(page, &channels, base, window);
                     behind.cursors.retain(|later| match share(&page, &bounds, *later) {
                         Some(page) => {
-                            self.answer(&(channels.clone(), *later), &Ok(Arc::new(page)));
+                            self.answer(&(channels.clone(), *later), &Ok(complete(Arc::new(page))));
                             false
                         }
                         None => true,
                     });
-                    self.answer(&question, &Ok(page));
+                    self.answer(&question, &Ok(complete(page)));
                 }
                 Err(error) => self.answer(&question, &Err(failed(&error))),
             }

@@ -44,7 +44,7 @@ type Tally = BTreeMap<Way, [usize; 3]>;
 
 fn run(name: &str, store: impl Fn() -> Store) {
     let random = Random::seeded();
-    let schedules = if std::env::var_os("EVERPOLL_TEST_LONG").is_some() { 40 } else { 1 };
+    let schedules = if std::env::var_os("EVERPOLL_TEST_LONG").is_some() { 25 } else { 1 };
     let (mut tally, start) = (Tally::new(), Instant::now());
     for number in 0..schedules {
         Schedule::new(store(), random.fork(number), number).run(&mut tally);

@@ -11,7 +11,8 @@ use socket2::{SockFilter, SockRef};
 #[test]
 fn polls_above_the_limit_of_holds_are_answered_at_once() {
     let log = Sqlite::new();
-    let daemon = Daemon::on(log.url()).setting("EVERPOLL_HOLDS_MAX", 3).start();
+    let daemon =
+        Daemon::on(log.url()).setting("EVERPOLL_HOLDS_MAX", 3).setting("EVERPOLL_HOLD_MAX", 3600).start();
     let at = daemon.address();
     let held: Vec<_> = (0..2).map(|_| http::get("/e/cheese?last_event_id=0").begin(at)).collect();
     let mut stream = EventStream::open(at, &sse::get("/e/cheese?last_event_id=0"));

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use everpoll_protocol::{Bounds, Channels, Cursor, Page};
+use everpoll_protocol::{BATCH_EVENTS, Bounds, Channels, Cursor, Page};
 
 use crate::hub::lock;
-use crate::window::{Base, Window};
+use crate::window::{Base, Look, Window};
 
 /// How long what was read is kept.
 const AGE_MAX: Duration = Duration::from_secs(5);
@@ -58,8 +58,8 @@ impl Kept {
         }
     }
 
-    /// What was kept and answers this question as a read would: all later events are in the window, and nothing that it has
-    /// is gone since.
+    /// What was kept, with what has come since, and answers this question as a read would: all later events are in the window,
+    /// and nothing that it has is gone since.
     pub(super) fn find(
         &self,
         channels: &Channels,
@@ -77,8 +77,34 @@ impl Kept {
         if !holds || after < *from || after < low {
             return None;
         }
-        share(page, bounds, cursor).map(Arc::new)
+        let (page, before) = (Arc::new(share(page, bounds, cursor)?), *before);
+        // Whoever waits for the one lock must not have the other.
+        drop(reads);
+        Some(complete(page, channels, Some(before), window))
     }
+}
+
+/// The page with what the window has beyond it: it may have been read before the question came, and whoever asks is to have all
+/// that was published before. `base` is what the window was like before the read.
+pub(super) fn complete(
+    page: Arc<Page>,
+    channels: &Channels,
+    base: Option<Base>,
+    window: &Mutex<Window>,
+) -> Arc<Page> {
+    let window = lock(window);
+    let is_same_log = window.base().zip(base).is_some_and(|(now, before)| now.is_of_the_log_of(&before));
+    if page.more || !is_same_log || window.newest() <= page.next {
+        return page;
+    }
+    let Look::Found(rest) = window.look(channels, Cursor::After(page.next), false) else { return page };
+    let records = [&page.records[..], &rest.records].concat();
+    let mut whole = Page { gap: page.gap, records, next: rest.next, more: rest.more };
+    if whole.records.len() > BATCH_EVENTS {
+        whole.records.truncate(BATCH_EVENTS);
+        (whole.next, whole.more) = (whole.records[BATCH_EVENTS - 1].id, true);
+    }
+    Arc::new(whole)
 }
 
 /// What of a page that was read from a lower cursor is the answer to a higher one; `None` where that may have to be told more,
@@ -171,5 +197,31 @@ mod tests {
         let other_log = window(9);
         lock(&other_log).reset(9);
         assert_eq!(found(6, &other_log), None);
+    }
+
+    #[test]
+    fn page_is_completed_with_what_came_after_it_was_read() {
+        let channels = Channels::parse_segment(b"a").unwrap();
+        let mut window = Window::new(1 << 20, 8);
+        window.filled();
+        let base = window.base();
+        let page = || Arc::new(Page { gap: None, records: vec![record(5), record(7)], next: 9, more: false });
+        let completed = |page: Arc<Page>, window: &Mutex<Window>| {
+            let page = complete(page, &channels, base, window);
+            (page.records.iter().map(|record| record.id).collect::<Vec<_>>(), page.next, page.more)
+        };
+        window.append(vec![record(9), record(11)], 12);
+        let window = Mutex::new(window);
+        assert_eq!(completed(page(), &window), (vec![5, 7, 11], 12, false));
+        // There are others between the page and the window, which the client asks for next.
+        let full = Arc::new(Page { more: true, next: 7, ..(*page()).clone() });
+        assert_eq!(completed(full, &window), (vec![5, 7], 7, true));
+        // As many as one reply may have.
+        lock(&window).append((13..1013).map(record).collect(), 1012);
+        let (ids, next, more) = completed(page(), &window);
+        assert_eq!((ids.len(), ids.last().copied(), next, more), (1000, Some(1009), 1009, true));
+        // It is another log now.
+        lock(&window).reset(20);
+        assert_eq!(completed(page(), &window), (vec![5, 7], 9, false));
     }
 }
