@@ -3,8 +3,8 @@
 //! It is this program, started again, so that it is a process beside its clients as the daemon is. What a newcomer
 //! might miss: it knows no channels, no HTTP and no clients that are slow or leave. Nothing real is as fast.
 //!
-//! The first connection commands: for each byte that comes there, all others are sent the reply; before, they have all
-//! asked.
+//! The first connection commands: for each byte that comes there, all others are sent the reply. Before, they have all
+//! asked: anew for each reply, or once for all of them where the replies are a stream.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -20,14 +20,14 @@ pub(crate) struct Bare {
 }
 
 impl Bare {
-    /// Starts it, for so many clients and with this reply.
+    /// Starts it, for so many clients and with this reply; `asked` says how often they ask.
     ///
     /// # Errors
     ///
     /// When this program cannot be started again.
-    pub(crate) fn start(clients: usize, reply: &[u8]) -> io::Result<Self> {
+    pub(crate) fn start(clients: usize, reply: &[u8], asked: Asked) -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args([SERVE, &clients.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args([asked.argument(), &clients.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         // Closed by the drop at the end of the statement, which tells that the reply is complete.
         child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?.write_all(reply)?;
@@ -67,15 +67,31 @@ impl Drop for Bare {
     }
 }
 
-/// The argument that makes this program the server.
-pub(crate) const SERVE: &str = "bare-server";
+/// How often its clients ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// For each reply.
+    EachTime,
+    /// For all of them.
+    Once,
+}
+
+impl Asked {
+    /// The first argument that makes this program the server.
+    pub(crate) fn argument(self) -> &'static str {
+        match self {
+            Self::EachTime => "bare-polls",
+            Self::Once => "bare-streams",
+        }
+    }
+}
 
 /// Serves so many clients until the one that commands has left. The reply comes on stdin, the port goes to stdout.
 ///
 /// # Errors
 ///
 /// When a client leaves.
-pub(crate) fn serve(clients: usize) -> io::Result<()> {
+pub(crate) fn serve(clients: usize, asked: Asked) -> io::Result<()> {
     let mut reply = Vec::new();
     io::stdin().read_to_end(&mut reply)?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -87,9 +103,11 @@ pub(crate) fn serve(clients: usize) -> io::Result<()> {
         socket.set_nodelay(true)?;
         sockets.push(socket);
     }
-    loop {
-        for socket in &mut sockets {
-            read_head(socket)?;
+    for round in 0.. {
+        if round == 0 || asked == Asked::EachTime {
+            for socket in &mut sockets {
+                read_head(socket)?;
+            }
         }
         if control.read(&mut [0])? == 0 {
             return Ok(());
@@ -98,6 +116,7 @@ pub(crate) fn serve(clients: usize) -> io::Result<()> {
             socket.write_all(&reply)?;
         }
     }
+    Ok(())
 }
 
 fn read_head(socket: &mut TcpStream) -> io::Result<()> {

@@ -1,222 +1,374 @@
-//! How long it takes until an event is with all who wait for it.
+//! How long it takes until an event is with all who wait for it, and what that costs.
 //!
-//! The clock runs from just before the event is published, and again from the moment at which the publisher knows that
-//! it is committed, to the last byte at the last client. Beside it stands the floor: a [bare server](crate::bare) with
-//! the same clients. Each client must get each event, and once.
+//! The clock runs from just before the event is published to the last byte at the last client; processor time is the
+//! server's own, whole rounds of it: a poll that comes back is in it. Beside it stands the floor: a
+//! [bare server](crate::bare) with the same clients. Each client must get each event, and once.
 
-use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use everpoll_tests::{Address, Daemon, http};
 
-use crate::bare::Bare;
+use crate::bare::{Asked, Bare};
 use crate::load::{self, Reply};
-use crate::table::{Better, Table, median, spread};
+use crate::streams::{EVENTSOURCE, WEBSOCKET};
+use crate::table::{Better, Table, spread};
 use crate::watch::Watched;
 use crate::{Log, Scale, sqlite};
 
-/// How often the machine's servers take turns, so that a busy minute of it does not hit one of them alone.
-const TURNS: usize = 3;
+/// How an event comes to a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    LongPoll,
+    EventSource,
+    WebSocket,
+}
 
-/// What one server took, in milliseconds.
+impl Transport {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::LongPoll => "long-poll",
+            Self::EventSource => EVENTSOURCE.name,
+            Self::WebSocket => WEBSOCKET.name,
+        }
+    }
+}
+
+/// What events are fanned out by.
+pub(crate) trait Server {
+    /// Where its clients connect.
+    fn address(&self) -> &Address;
+
+    /// The processes whose time is counted.
+    fn processes(&mut self) -> Vec<Watched>;
+
+    /// What a client sends that wants what comes after `cursor`, or from now on.
+    fn request(&self, client: usize, cursor: Option<&str>) -> Vec<u8>;
+
+    /// Whether a stream begins with a head at once.
+    fn greets(&self) -> bool {
+        true
+    }
+
+    /// Where a poll that had this reply goes on.
+    fn cursor(&self, reply: &Reply) -> Option<String>;
+
+    /// Has [`data`] of this round sent to all; returns when that is committed.
+    fn publish(&mut self, round: usize);
+}
+
+/// What one server took.
 #[derive(Default)]
-struct Times {
-    from_start: Vec<f64>,
-    from_commit: Vec<f64>,
-    lost: usize,
-    doubled: usize,
+pub(crate) struct Times {
+    /// From before the publish to the last client, in milliseconds.
+    pub(crate) last: Vec<f64>,
+    /// Processor time for each delivery, in microseconds.
+    pub(crate) cost: Vec<f64>,
+    pub(crate) lost: usize,
+    pub(crate) doubled: usize,
+}
+
+/// Runs it for a transport and one of the numbers of clients, and returns the table.
+pub(crate) fn run(scale: &Scale, transport: Transport, size: usize) -> Table {
+    let clients = scale.waiting[size];
+    let title = format!("Fan-out of one event to {clients} clients: {}", transport.name());
+    let cost = "\u{b5}s of processor time for each delivery";
+    let mut table = Table::new(&title, &["", "ms to the last client", cost, "lost", "doubled"]);
+    let mut ways = vec![Way::Floor, Way::Postgres];
+    if transport == Transport::LongPoll && size == 1 {
+        ways.extend([Way::Sqlite, Way::SqliteHttp]);
+    }
+    let mut times: Vec<_> = ways.iter().map(|_| Times::default()).collect();
+    // In turns, so that a busy minute of the machine does not hit one server alone.
+    for _ in 0..scale.runs {
+        for (way, times) in ways.iter().zip(&mut times) {
+            time(way.start(transport, clients).as_mut(), transport, clients, scale.rounds, times);
+        }
+    }
+    for (way, times) in ways.iter().zip(&times) {
+        let Times { last, cost, lost, doubled } = times;
+        table.row(way.name(), [spread(last, 1), spread(cost, 1), (*lost).into(), (*doubled).into()]);
+    }
+    table.compare(Better::Less, [1, 2]);
+    table.note(format!(
+        "{} events each. Everpoll's time includes the publisher's commit. Clients and servers share the processors: the \
+         clients' own work is in all rows.",
+        scale.rounds * scale.runs,
+    ));
+    table
+}
+
+/// Lets `server` send `rounds` events, after one for warming up, to so many clients.
+pub(crate) fn time(
+    server: &mut dyn Server,
+    transport: Transport,
+    clients: usize,
+    rounds: usize,
+    times: &mut Times,
+) {
+    let runtime = load::runtime();
+    let mut connections = load::connect(&runtime, server.address(), clients);
+    let mut readings = vec![Reading::default(); clients];
+    if transport != Transport::LongPoll {
+        let asking = load::send(&runtime, connections, |client| server.request(client, None));
+        connections = if server.greets() {
+            load::replies(&runtime, load::listen(&runtime, asking, b"\r\n\r\n")).0
+        } else {
+            asking
+        };
+    }
+    let mut before = Duration::ZERO;
+    for round in 0..=rounds {
+        quiet(server);
+        if round == 1 {
+            before = processor_time(server);
+        }
+        let sign = format!("\"round\":{round},");
+        let sign =
+            if server.greets() || transport == Transport::LongPoll { sign } else { "\"round\":".into() };
+        let waiting = if transport == Transport::LongPoll {
+            let request = |client: usize| server.request(client, readings[client].cursor.as_deref());
+            load::ask(&runtime, connections, request)
+        } else {
+            load::listen(&runtime, connections, sign.as_bytes())
+        };
+        quiet(server);
+        let start = Instant::now();
+        server.publish(round);
+        let (again, replies) = load::replies(&runtime, waiting);
+        connections = again;
+        if round > 0 {
+            times.last.push(milliseconds(start, last(&replies)));
+        }
+        for (reading, reply) in readings.iter_mut().zip(&replies) {
+            reading.take(reply);
+            if transport == Transport::LongPoll {
+                assert_eq!(reply.status(), 200, "{}", String::from_utf8_lossy(reply.body()));
+                reading.cursor = server.cursor(reply);
+            }
+        }
+    }
+    quiet(server);
+    let spent = processor_time(server).saturating_sub(before);
+    times.cost.push(spent.as_secs_f64() * 1e6 / (rounds * clients) as f64);
+    for (reading, connection) in readings.iter_mut().zip(&connections) {
+        reading.take(&connection.rest());
+        let mut got = reading.rounds.clone();
+        got.sort_unstable();
+        got.dedup();
+        // The floor has one event for all rounds.
+        if server.greets() {
+            times.lost += rounds + 1 - got.len();
+            times.doubled += reading.rounds.len() - got.len();
+        }
+    }
+}
+
+fn quiet(server: &mut dyn Server) {
+    for process in server.processes() {
+        process.wait_until_quiet();
+    }
+}
+
+fn processor_time(server: &mut dyn Server) -> Duration {
+    server.processes().into_iter().map(Watched::processor_time).sum()
+}
+
+/// What one client got.
+#[derive(Clone, Default)]
+struct Reading {
+    cursor: Option<String>,
+    rounds: Vec<u64>,
+}
+
+impl Reading {
+    fn take(&mut self, reply: &Reply) {
+        let text = String::from_utf8_lossy(reply.bytes());
+        self.rounds.extend(text.split("\"round\":").skip(1).filter_map(|rest| {
+            let digits = rest.find(|c: char| !c.is_ascii_digit()).map_or(rest, |end| &rest[..end]);
+            digits.parse::<u64>().ok()
+        }));
+    }
 }
 
 /// Where the log is, and how an event gets into it.
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
+    Floor,
     Postgres,
     Sqlite,
     SqliteHttp,
 }
 
-const WAYS: [Way; 3] = [Way::Postgres, Way::Sqlite, Way::SqliteHttp];
-
 impl Way {
     fn name(self) -> &'static str {
         match self {
-            Self::Postgres => "PostgreSQL, INSERT",
-            Self::Sqlite => "SQLite, INSERT",
-            Self::SqliteHttp => "SQLite, POST /publish",
+            Self::Floor => "floor: a bare server",
+            Self::Postgres => "Everpoll, PostgreSQL, INSERT",
+            Self::Sqlite => "Everpoll, SQLite, INSERT",
+            Self::SqliteHttp => "Everpoll, SQLite, POST /publish",
+        }
+    }
+
+    fn start(self, transport: Transport, clients: usize) -> Box<dyn Server> {
+        match self {
+            Self::Floor => Box::new(Floor::start(transport, clients)),
+            Self::Postgres => Box::new(Everpoll::start(Log::postgres(), transport, false)),
+            Self::Sqlite => Box::new(Everpoll::start(Log::sqlite(), transport, false)),
+            Self::SqliteHttp => Box::new(Everpoll::start(Log::sqlite(), transport, true)),
         }
     }
 }
 
-/// Who puts it there.
+/// The floor.
+pub(crate) struct Floor {
+    bare: Bare,
+    transport: Transport,
+}
+
+impl Floor {
+    pub(crate) fn start(transport: Transport, clients: usize) -> Self {
+        let asked = if transport == Transport::LongPoll { Asked::EachTime } else { Asked::Once };
+        let bare = Bare::start(clients, &bare_reply(transport), asked);
+        Self { bare: bare.expect("this program can be started again"), transport }
+    }
+}
+
+impl Server for Floor {
+    fn address(&self) -> &Address {
+        self.bare.address()
+    }
+
+    fn processes(&mut self) -> Vec<Watched> {
+        vec![Watched(self.bare.id())]
+    }
+
+    fn request(&self, client: usize, cursor: Option<&str>) -> Vec<u8> {
+        request(self.transport, client, cursor)
+    }
+
+    fn greets(&self) -> bool {
+        false
+    }
+
+    fn cursor(&self, _: &Reply) -> Option<String> {
+        None
+    }
+
+    fn publish(&mut self, _: usize) {
+        self.bare.write().expect("it runs");
+    }
+}
+
+/// What the daemon sends, in its length.
+fn bare_reply(transport: Transport) -> Vec<u8> {
+    let data = data(1);
+    let record = r#"{"id":1,"channel_id":"cheese""#;
+    let ts = r#""ts":"2026-01-01T00:00:00.000Z""#;
+    match transport {
+        Transport::LongPoll => {
+            let body = format!(r#"[{record},{ts},"data":{{"type":"cheese_made","data":{data}}}}}]"#);
+            let head = "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nConnection: keep-alive\r\n\
+                Content-Type: application/json; charset=utf-8\r\n\
+                Cache-Control: private, no-cache, no-store, must-revalidate, max-age=0, no-transform\r\nPragma: no-cache\r\n\
+                Expires: Thu, 01 Jan 1970 00:00:00 GMT\r\nX-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n\
+                x-ps-reconnect-in: 0\r\nx-shortpoll-info: false\r\nx-ps-cursor: 1\r\n";
+            format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+        }
+        Transport::EventSource => format!("event: cheese_made\ndata: {data}\nid: 1\n\n").into_bytes(),
+        Transport::WebSocket => {
+            let text = format!(r#"{record},"type":"cheese_made","data":{data},{ts}}}"#);
+            // One frame; its length fits into sixteen bits.
+            let length = u16::try_from(text.len()).expect("it is short").to_be_bytes();
+            [&[0x81, 126], &length[..], text.as_bytes()].concat()
+        }
+    }
+}
+
+/// The daemon.
+struct Everpoll {
+    // In this order: it goes before its log.
+    daemon: Daemon,
+    publisher: Publisher,
+    transport: Transport,
+    _log: Log,
+}
+
+/// Who publishes.
 enum Publisher {
     Postgres(Box<postgres::Client>, postgres::Statement),
     Sqlite(rusqlite::Connection),
-    Http(Address),
+    Http,
 }
 
-/// Runs it and returns the table.
-pub(crate) fn run(scale: &Scale) -> Table {
-    let columns =
-        ["milliseconds to the last client", "from before the publish", "from its commit", "lost", "doubled"];
-    let mut table = Table::new(&format!("Fan-out to {} held polls of one channel", scale.waiting), &columns);
-    let mut floor = Times::default();
-    let mut ours = WAYS.map(|way| (way, Times::default()));
-    for _ in 0..TURNS {
-        time_bare(scale, &bare_reply(), &mut floor);
-        for (way, times) in &mut ours {
-            time_daemon(scale, *way, times);
-        }
-    }
-    table.row("floor: a bare server", [spread(&floor.from_start, 1), "".into(), "".into(), "".into()]);
-    for (way, times) in &ours {
-        let Times { from_start, from_commit, lost, doubled } = times;
-        let cells = [spread(from_start, 1), spread(from_commit, 1), (*lost).into(), (*doubled).into()];
-        table.row(way.name(), cells);
-    }
-    table.compare(Better::Less, [1]);
-    let (ours, floor) = (median(&ours[0].1.from_start), median(&floor.from_start));
-    table.note(format!(
-        "{} events each. With PostgreSQL it takes {:.2} times as long as the floor, commit included. Clients and servers \
-         share the processors: the clients' own work is in all rows.",
-        scale.rounds * TURNS,
-        ours / floor,
-    ));
-    table
-}
-
-/// A reply of the size that the daemon sends.
-fn bare_reply() -> Vec<u8> {
-    let body = format!(
-        r#"[{{"id":1,"channel_id":"cheese","ts":"2026-01-01T00:00:00.000Z","data":{{"type":"cheese_made","data":{}}}}}]"#,
-        data(1)
-    );
-    let head = "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nConnection: keep-alive\r\n\
-        Content-Type: application/json; charset=utf-8\r\n\
-        Cache-Control: private, no-cache, no-store, must-revalidate, max-age=0, no-transform\r\nPragma: no-cache\r\n\
-        Expires: Thu, 01 Jan 1970 00:00:00 GMT\r\nX-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n\
-        x-ps-reconnect-in: 0\r\nx-shortpoll-info: false\r\nx-ps-cursor: 1\r\n";
-    format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
-}
-
-fn time_bare(scale: &Scale, reply: &[u8], times: &mut Times) {
-    let runtime = load::runtime();
-    let mut server = Bare::start(scale.waiting, reply).expect("this program can be started again");
-    let mut connections = load::connect(&runtime, server.address(), scale.waiting);
-    // The first round is for warming up.
-    for round in 0..=scale.rounds {
-        let waiting = load::ask(&runtime, connections, request(|_| "now".to_owned()));
-        Watched(server.id()).wait_until_quiet();
-        let start = Instant::now();
-        server.write().expect("it runs");
-        let (again, replies) = load::replies(&runtime, waiting);
-        connections = again;
-        if round > 0 {
-            times.from_start.push(milliseconds(start, last(&replies)));
-        }
-    }
-}
-
-fn time_daemon(scale: &Scale, way: Way, times: &mut Times) {
-    let log = if way == Way::Postgres { Log::postgres() } else { Log::sqlite() };
-    let mut daemon = Daemon::on(log.url()).setting("EVERPOLL_HOLD_MAX", 3600).start();
-    let mut publisher = Publisher::new(&log, (way == Way::SqliteHttp).then(|| daemon.address()));
-    let watched = Watched(daemon.process().id());
-    let runtime = load::runtime();
-    let mut connections = load::connect(&runtime, daemon.address(), scale.waiting);
-    let mut readings = vec![Reading::default(); scale.waiting];
-    for round in 0..=scale.rounds {
-        let cursors: Vec<_> = readings.iter().map(|reading| reading.cursor.clone()).collect();
-        let waiting = load::ask(&runtime, connections, request(|client| cursors[client].clone()));
-        watched.wait_until_quiet();
-        let start = Instant::now();
-        publisher.publish(round);
-        let committed = Instant::now();
-        let (again, replies) = load::replies(&runtime, waiting);
-        connections = again;
-        if round > 0 {
-            times.from_start.push(milliseconds(start, last(&replies)));
-            times.from_commit.push(milliseconds(committed, last(&replies)));
-        }
-        for (reading, reply) in readings.iter_mut().zip(&replies) {
-            reading.take(reply);
-        }
-    }
-    for reading in &readings {
-        let got: BTreeSet<_> = reading.rounds.iter().collect();
-        times.lost += scale.rounds + 1 - got.len();
-        times.doubled += reading.rounds.len() - got.len();
-    }
-}
-
-/// What one client got.
-#[derive(Clone)]
-struct Reading {
-    cursor: String,
-    rounds: Vec<u64>,
-}
-
-impl Default for Reading {
-    fn default() -> Self {
-        Self { cursor: "now".to_owned(), rounds: Vec::new() }
-    }
-}
-
-impl Reading {
-    fn take(&mut self, reply: &Reply) {
-        assert_eq!(reply.status(), 200, "{}", String::from_utf8_lossy(reply.body()));
-        self.cursor = reply.header("x-ps-cursor").expect("each reply says where to go on").to_owned();
-        let records: serde_json::Value = serde_json::from_slice(reply.body()).expect("a batch is JSON");
-        let records = records.as_array().into_iter().flatten();
-        self.rounds.extend(records.filter_map(|record| record["data"]["data"]["round"].as_u64()));
-    }
-}
-
-impl Publisher {
-    fn new(log: &Log, daemon: Option<&Address>) -> Self {
-        match (log, daemon) {
-            (_, Some(daemon)) => Self::Http(daemon.clone()),
-            (Log::Postgres(database), None) => {
+impl Everpoll {
+    fn start(log: Log, transport: Transport, over_http: bool) -> Self {
+        let daemon =
+            Daemon::on(log.url()).setting("EVERPOLL_HOLD_MAX", 3600).setting("EVERPOLL_HEARTBEAT", 300);
+        let daemon = daemon.start();
+        let publisher = match &log {
+            _ if over_http => Publisher::Http,
+            Log::Postgres(database) => {
                 let mut client = database.connect();
                 let insert = "INSERT INTO everpoll.events (channel, type, data) VALUES ('cheese', 'cheese_made', $1::text::json)";
                 let insert = client.prepare(insert).expect("the daemon's layout is there");
-                Self::Postgres(Box::new(client), insert)
+                Publisher::Postgres(Box::new(client), insert)
             }
-            (Log::Sqlite(file), None) => Self::Sqlite(sqlite::open(&file.path())),
-        }
+            Log::Sqlite(file) => Publisher::Sqlite(sqlite::open(&file.path())),
+        };
+        Self { daemon, publisher, transport, _log: log }
+    }
+}
+
+impl Server for Everpoll {
+    fn address(&self) -> &Address {
+        self.daemon.address()
     }
 
-    /// Returns when it is committed.
+    fn processes(&mut self) -> Vec<Watched> {
+        vec![Watched(self.daemon.process().id())]
+    }
+
+    fn request(&self, client: usize, cursor: Option<&str>) -> Vec<u8> {
+        request(self.transport, client, cursor)
+    }
+
+    fn cursor(&self, reply: &Reply) -> Option<String> {
+        reply.header("x-ps-cursor").map(str::to_owned)
+    }
+
     fn publish(&mut self, round: usize) {
         let data = data(round);
-        match self {
-            Self::Postgres(client, insert) => {
+        match &mut self.publisher {
+            Publisher::Postgres(client, insert) => {
                 client.execute(insert, &[&data]).expect("the server runs");
             }
-            Self::Sqlite(file) => {
+            Publisher::Sqlite(file) => {
                 let insert = "INSERT INTO events (channel, type, data) VALUES ('cheese', 'cheese_made', ?1)";
                 file.execute(insert, [&data]).expect("the file can be written");
             }
-            Self::Http(daemon) => {
+            Publisher::Http => {
                 let event = format!(r#"{{"channel":"cheese","type":"cheese_made","data":{data}}}"#);
-                let reply = http::post_json("/publish", event).send(daemon);
+                let reply = http::post_json("/publish", event).send(self.daemon.address());
                 assert_eq!(reply.status, 201, "{}", String::from_utf8_lossy(&reply.body));
             }
         }
     }
 }
 
-fn data(round: usize) -> String {
+/// The event of a round.
+pub(crate) fn data(round: usize) -> String {
     format!(r#"{{"round":{round},"name":"Sbrinz","weight":4.25,"from":["Obwalden","Nidwalden"]}}"#)
 }
 
-fn request(cursor: impl Fn(usize) -> String) -> impl Fn(usize) -> Vec<u8> {
-    move |client| {
-        load::poll(
-            "cheese",
-            &format!("browser-{client}"),
-            &format!("last_event_id={}&_={client}", cursor(client)),
-        )
-    }
+/// What a client of Everpoll sends.
+fn request(transport: Transport, client: usize, cursor: Option<&str>) -> Vec<u8> {
+    let (query, headers) = match transport {
+        Transport::LongPoll => ("", ""),
+        Transport::EventSource => (EVENTSOURCE.query, EVENTSOURCE.headers),
+        Transport::WebSocket => (WEBSOCKET.query, WEBSOCKET.headers),
+    };
+    let query = format!("last_event_id={}{query}&_={client}", cursor.unwrap_or("now"));
+    load::stream("cheese", &format!("browser-{client}"), &query, headers)
 }
 
 fn last(replies: &[Reply]) -> Instant {

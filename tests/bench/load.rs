@@ -149,24 +149,35 @@ impl Connection {
         }
     }
 
-    /// Reads on until `sign` has come, which is then the last that matters.
+    /// Reads on until `sign` has come, which is then the last that matters. Returns what was read, as a reply without a head.
     ///
     /// # Errors
     ///
     /// When the connection ends before.
-    pub(crate) async fn read_until(&self, sign: &[u8]) -> io::Result<()> {
+    pub(crate) async fn read_until(&self, sign: &[u8]) -> io::Result<Reply> {
         let mut bytes = Vec::new();
         loop {
             self.stream.readable().await?;
             bytes.reserve(4096);
             match self.stream.try_read(&mut bytes) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) if bytes.windows(sign.len()).any(|part| part == sign) => return Ok(()),
+                Ok(_) if bytes.windows(sign.len()).any(|part| part == sign) => {
+                    return Ok(Reply { bytes, body: 0, at: Instant::now() });
+                }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// What has come and was not waited for, as a reply without a head.
+    pub(crate) fn rest(&self) -> Reply {
+        let mut bytes = Vec::with_capacity(4096);
+        while matches!(self.stream.try_read(&mut bytes), Ok(read) if read > 0) {
+            bytes.reserve(4096);
+        }
+        Reply { bytes, body: 0, at: Instant::now() }
     }
 
     /// Asks and waits for the reply; connects again where the reply says that the connection ends.
@@ -225,6 +236,11 @@ impl Reply {
         header(std::str::from_utf8(&self.bytes[..self.body]).ok()?, name)
     }
 
+    /// All of it.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// What follows the head.
     pub(crate) fn body(&self) -> &[u8] {
         &self.bytes[self.body..]
@@ -276,6 +292,48 @@ pub(crate) fn ask(
         })
     });
     waiting.collect()
+}
+
+/// Sends each connection's request, and waits for nothing.
+///
+/// # Panics
+///
+/// When a connection is broken.
+pub(crate) fn send(
+    runtime: &Runtime,
+    connections: Vec<Connection>,
+    request: impl Fn(usize) -> Vec<u8>,
+) -> Vec<Connection> {
+    let requests: Vec<_> = (0..connections.len()).map(request).collect();
+    let sending = runtime.spawn(async move {
+        for (connection, request) in connections.iter().zip(requests) {
+            connection.ask(&request).await.expect("nobody closes it");
+        }
+        connections
+    });
+    runtime.block_on(sending).expect("it panicked with the reason")
+}
+
+/// Lets each connection read until `sign` has come.
+///
+/// # Panics
+///
+/// When a connection is broken.
+pub(crate) fn listen(
+    runtime: &Runtime,
+    connections: Vec<Connection>,
+    sign: &[u8],
+) -> Vec<JoinHandle<(Connection, Reply)>> {
+    let listening = connections.into_iter().enumerate().map(|(number, connection)| {
+        let sign = sign.to_vec();
+        runtime.spawn(async move {
+            match connection.read_until(&sign).await {
+                Ok(reply) => (connection, reply),
+                Err(error) => panic!("the stream of client {number} broke: {error}"),
+            }
+        })
+    });
+    listening.collect()
 }
 
 /// Waits until all have their reply, in the order of [`ask`].

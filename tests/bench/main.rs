@@ -36,6 +36,9 @@ mod streams;
 mod table;
 mod watch;
 
+use bare::Asked;
+use fanout::Transport;
+
 const USAGE: &str = "usage: bench NAME… [--repeat N] [--no-peers] [--json FILE] [--quick]
 
   --repeat N   how often each figure is measured; the median is shown, with the lowest and the highest (default 3)
@@ -50,8 +53,8 @@ NAME is all, or some of:
 pub(crate) struct Scale {
     /// Held polls, or streams, whose memory is measured.
     pub(crate) held: usize,
-    /// Held polls that wait for an event.
-    pub(crate) waiting: usize,
+    /// Clients that wait for an event: few, some, many.
+    pub(crate) waiting: [usize; 3],
     /// Events published to them, in each turn.
     pub(crate) rounds: usize,
     /// How often everything else is repeated.
@@ -68,7 +71,7 @@ pub(crate) struct Scale {
 
 const FULL: Scale = Scale {
     held: 10_000,
-    waiting: 5_000,
+    waiting: [1_000, 5_000, 15_000],
     rounds: 5,
     runs: 3,
     time: Duration::from_secs(3),
@@ -80,7 +83,7 @@ const FULL: Scale = Scale {
 /// To see whether the benchmarks work; the figures mean nothing.
 const QUICK: Scale = Scale {
     held: 500,
-    waiting: 200,
+    waiting: [50, 100, 200],
     rounds: 1,
     runs: 1,
     time: Duration::from_millis(300),
@@ -134,13 +137,23 @@ const fn benchmark(
     Benchmark { names, about, run }
 }
 
+const FANOUT: &str = "time until an event is with all who wait for it, and what that costs";
+
 const ALL: &[Benchmark] = &[
     benchmark(&["hold", "longpoll"], "memory of held polls", hold::run),
     benchmark(&["hold", "eventsource"], "memory of EventSource streams", streams::eventsource),
     benchmark(&["hold", "websocket"], "memory of WebSockets", streams::websocket),
     benchmark(&["hold", "memory"], "memory of held clients beside the peers", memory::run),
     benchmark(&["latency"], "time of one event to one subscriber", latency::run),
-    benchmark(&["fanout"], "time until an event is with all who wait for it", fanout::run),
+    benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::LongPoll, 0)),
+    benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::LongPoll, 1)),
+    benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::LongPoll, 2)),
+    benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::EventSource, 0)),
+    benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::EventSource, 1)),
+    benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::EventSource, 2)),
+    benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::WebSocket, 0)),
+    benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::WebSocket, 1)),
+    benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::WebSocket, 2)),
     benchmark(&["flow"], "events a second through 10 channels with 10 subscribers each", flow::run),
     benchmark(&["storm", "reconnect"], "15,000 clients lose their daemon and come back", storm::reconnect),
     benchmark(&["storm", "flood"], "15,000 clients lose their daemon for good", storm::flood),
@@ -158,8 +171,10 @@ struct Wish {
 
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    if let [bare::SERVE, clients] = arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        return serve_bare(clients);
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["bare-polls", clients] => return serve_bare(clients, Asked::EachTime),
+        ["bare-streams", clients] => return serve_bare(clients, Asked::Once),
+        _ => {}
     }
     let wish = wish(arguments.iter().map(String::as_str)).unwrap_or_else(|problem| usage(&problem));
     if cfg!(debug_assertions) {
@@ -213,15 +228,19 @@ fn wish<'a>(mut arguments: impl Iterator<Item = &'a str>) -> Result<Wish, String
     Ok(Wish { benchmarks, scale, json })
 }
 
-fn serve_bare(clients: &str) {
+fn serve_bare(clients: &str, asked: Asked) {
     let clients = clients.parse().unwrap_or_else(|_| usage("how many clients?"));
     // Its clients leave without a word when the benchmark is over.
-    let _ = bare::serve(clients);
+    let _ = bare::serve(clients, asked);
 }
 
 fn usage(problem: &str) -> ! {
     eprintln!("bench: {problem}\n\n{USAGE}");
+    let mut last = "";
     for Benchmark { names, about, .. } in ALL {
+        if std::mem::replace(&mut last, about) == *about {
+            continue;
+        }
         eprintln!("  {:<20} {about}", names.join(", "));
     }
     std::process::exit(2);

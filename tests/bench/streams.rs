@@ -16,23 +16,23 @@ use crate::watch::Watched;
 const EVENTS: usize = 3;
 
 /// A way to stream.
-struct Transport {
-    name: &'static str,
-    query: &'static str,
-    headers: &'static str,
+pub(crate) struct Transport {
+    pub(crate) name: &'static str,
+    pub(crate) query: &'static str,
+    pub(crate) headers: &'static str,
     /// The most that an idle one may cost, in bytes.
     target: f64,
 }
 
-const EVENTSOURCE: Transport =
-    Transport { name: "EventSource", query: "", headers: "Accept: text/event-stream\r\n", target: 4096.0 };
+pub(crate) const EVENTSOURCE: Transport =
+    Transport { name: "EventSource", query: "", headers: "Accept: text/event-stream\r\n", target: 1536.0 };
 
-const WEBSOCKET: Transport = Transport {
+pub(crate) const WEBSOCKET: Transport = Transport {
     name: "WebSocket",
     query: "&flavor=websocket",
     headers: "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
               Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: http://localhost\r\n",
-    target: 4096.0,
+    target: 2560.0,
 };
 
 /// One way to be connected.

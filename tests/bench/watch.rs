@@ -99,6 +99,21 @@ impl Watched {
         panic!("process {} still works after {PATIENCE:?}", self.0);
     }
 
+    /// Processor time that its threads have used.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no `/proc/<pid>/task/<tid>/schedstat`.
+    pub(crate) fn processor_time(self) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.0)).expect("the program runs, on Linux");
+        let nanoseconds = tasks.filter_map(|task| {
+            // A thread may end in between.
+            let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            text.split(' ').next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(nanoseconds.sum())
+    }
+
     /// Processor time it has used, in hundredths of a second.
     fn ticks(self) -> u64 {
         let text = self.read("stat");
