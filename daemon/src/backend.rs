@@ -17,8 +17,10 @@ use tracing::error;
 use crate::catch_up::CatchUp;
 use crate::health::Health;
 use crate::hub::Hub;
+use crate::lot::{Attendant, Lots};
 use crate::publish::{Publishing, publishing};
 use crate::retention::{self, Trimmer};
+use crate::server::Server;
 use crate::tailer::{Bell, Tailer};
 use crate::wakeup;
 use crate::window::Window;
@@ -33,6 +35,7 @@ pub(crate) struct Backend {
     bell: Arc<Bell>,
     stopped: Arc<AtomicBool>,
     committer: JoinHandle<()>,
+    attendants: Vec<Attendant>,
 }
 
 impl Backend {
@@ -51,7 +54,11 @@ impl Backend {
         let paths = wakeup::paths(settings);
         let health = Arc::new(Health::new(paths.clone()));
         let catch_up = Arc::new(CatchUp::new(settings.catch_up_max as usize));
-        let (hub, bell) = (Arc::default(), Arc::<Bell>::default());
+        // Most of what they do is done by the kernel, and one is as fast as a bare loop. The other processors have the log,
+        // the tasks, and the clients' web server.
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).div_ceil(2);
+        let (lots, attendants) = Lots::open(threads).context("cannot watch sockets")?;
+        let (hub, bell) = (Arc::new(Hub::new(lots)), Arc::<Bell>::default());
         let newest = watch::Sender::new(0);
         let (publishing, committer) = publishing(log("publish")?, bell.clone(), newest.subscribe());
         let stopped = Arc::<AtomicBool>::default();
@@ -86,7 +93,20 @@ impl Backend {
         let trimmer = Trimmer::new(retention::of(settings), settings.trim_batch);
         let (log, interval, stop) = (log("trim")?, settings.trim_interval, stopped.clone());
         spawn("trim", move || retention::run(log, trimmer, interval, &stop))?;
-        Ok(Self { window, hub, catch_up, publishing, health, bell, stopped, committer })
+        Ok(Self { window, hub, catch_up, publishing, health, bell, stopped, committer, attendants })
+    }
+
+    /// Lets connections wait in the lots.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no thread left.
+    pub(crate) fn attend(&mut self, server: &Arc<Server>) -> Result<()> {
+        for attendant in self.attendants.drain(..) {
+            let (server, runtime) = (server.clone(), tokio::runtime::Handle::current());
+            spawn("clients", move || attendant.run(&server, &runtime))?;
+        }
+        Ok(())
     }
 
     /// Commits what is queued for publishing. The other threads end with the process at the latest; what they do can

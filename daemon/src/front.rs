@@ -1,7 +1,8 @@
 //! The HTTP/1 front: accepts connections, serves polls, hands the rest to hyper.
 //!
 //! A held poll keeps no buffer: hyper's connections cost 11 to 18 KB each while they wait, which no setting lowers. So
-//! the front reads each head itself, keeps the polls, and gives any other connection away with the bytes read.
+//! the front reads each head itself, keeps the polls, and gives any other connection away with the bytes read. A task is only
+//! what has something to do or to say; whoever merely waits does so in a [lot](crate::lot).
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -15,16 +16,18 @@ use bytes::Bytes;
 use everpoll_protocol::{
     Flavor, Head, PollRequest, RawRequest, Reconnect, Reply, Request, RequestError, ServeError,
 };
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::warn;
 
 use crate::head::{self, HEAD_MAX, Parsed, PollHead};
 use crate::listen::Listener;
+use crate::lot::{Held, Wants};
 use crate::metrics::{COUNTS, Limit, Way};
 use crate::server::{self, Counted, Server};
 use crate::service;
 use crate::stream::Stream;
-use crate::transport::{Connection, eventsource, long_poll, padded, websocket};
+use crate::transport::long_poll::{self, Turn};
+use crate::transport::{Connection, eventsource, padded, websocket};
 
 /// How long accepting pauses when the process has no file left for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -78,9 +81,11 @@ async fn accept_all(listener: &mut Listener, server: &Arc<Server>) {
                     continue;
                 }
                 COUNTS.accepted.one();
-                // Now and not in the task, which may run later: a daemon that stops waits for all of them.
-                server.connections.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(serve(stream, server.clone()));
+                if let Ok(socket) = stream.into_socket() {
+                    // Now and not by whoever serves it later: a daemon that stops waits for all of them.
+                    server.connections.fetch_add(1, Ordering::SeqCst);
+                    server.hub.lots().park(socket, Wants::Request { first: true });
+                }
             }
             // The client left before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -96,63 +101,138 @@ async fn accept_all(listener: &mut Listener, server: &Arc<Server>) {
 fn send_away(stream: &Stream, server: &Server) {
     let reconnect_in = server.reconnect_in(Reconnect::ShortPoll);
     let reply = Reply::serve_error(ServeError::Overloaded, reconnect_in, false);
-    let _ = stream.try_write(&to_bytes(&reply, Connection { keep_alive: false, http10: false }));
+    let _ = stream.write_now(&to_bytes(&reply, Connection { keep_alive: false, http10: false }));
 }
 
-/// Serves a connection until it is closed.
-///
-/// This is the state of every held poll, so what is large and not needed while a poll is held is boxed.
-#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
-fn serve(stream: Stream, server: Arc<Server>) -> impl Future<Output = ()> + Send {
-    async move {
-        let _counted = Counted::already(&server.connections);
-        let mut buffer = Vec::new();
-        // Not the time itself: with its 16 bytes, the task's memory would be of the next size.
-        let mut first = true;
-        loop {
-            if buffer.is_empty() && !Box::pin(begins(&stream, first, &server)).await {
-                return;
-            }
-            let (request, connection) = match Box::pin(next_poll(&stream, &mut buffer, &server)).await {
-                Next::Poll(request, connection) => (request, connection),
+/// Serves a connection, of which these bytes were read, until it waits in a [lot](crate::lot) or is closed.
+pub(crate) async fn serve(stream: Stream, buffer: Vec<u8>, server: Arc<Server>) {
+    run(stream, buffer, None, server).await;
+}
+
+/// Asks the database for a poll that the window could not serve, and goes on with its connection.
+pub(crate) async fn look_up(stream: Stream, server: Arc<Server>, mut held: Box<Held>) {
+    let buffer = std::mem::take(&mut held.pipelined);
+    run(stream, buffer, Some(held), server).await;
+}
+
+/// Writes the rest of a reply that the client does not take at once, and goes on with its connection.
+pub(crate) async fn finish(
+    stream: Stream,
+    server: Arc<Server>,
+    bytes: Bytes,
+    written: usize,
+    connection: Connection,
+    buffer: Vec<u8>,
+) {
+    let counted = Counted::already(&server.connections);
+    let busy = Counted::new(&server.busy);
+    if stream.send(&bytes[written..], &server.patience).await.is_err() || !stays_open(&server, connection) {
+        return;
+    }
+    drop((bytes, busy));
+    std::mem::forget(counted);
+    run(stream, buffer, None, server).await;
+}
+
+async fn run(stream: Stream, buffer: Vec<u8>, held: Option<Box<Held>>, server: Arc<Server>) {
+    let counted = Counted::already(&server.connections);
+    if let Some((stream, wants)) = serve_until_it_waits(stream, buffer, held, &server).await
+        && let Ok(socket) = stream.into_socket()
+    {
+        // It stays open.
+        std::mem::forget(counted);
+        server.hub.lots().park(socket, wants);
+    }
+}
+
+/// Serves what has come over a connection; `None` when that is of no use any more.
+async fn serve_until_it_waits(
+    stream: Stream,
+    mut buffer: Vec<u8>,
+    mut looked_for: Option<Box<Held>>,
+    server: &Arc<Server>,
+) -> Option<(Stream, Wants)> {
+    loop {
+        let mut held = match looked_for.take() {
+            Some(held) => held,
+            None if buffer.is_empty() => return Some((stream, Wants::Request { first: false })),
+            None => match next_poll(&stream, &mut buffer, server).await {
+                Next::Poll(request, connection) => {
+                    COUNTS.requests[Way::of(&request) as usize].one();
+                    Box::new(Held::new(*request, connection, server))
+                }
                 Next::Again => continue,
-                Next::Other => return Box::pin(service::serve(stream, buffer, &server)).await,
-                Next::Close => return,
-            };
-            // Whoever waits keeps no buffer; what was pipelined is small and stays.
-            if buffer.is_empty() {
-                buffer = Vec::new();
+                Next::Other => {
+                    service::serve(stream, buffer, server).await;
+                    return None;
+                }
+                Next::Close => return None,
+            },
+        };
+        let _busy = Counted::new(&server.busy);
+        let (request, connection) = (&held.request, held.connection);
+        let stays = match request.flavor {
+            Flavor::EventSource => {
+                Box::pin(eventsource::serve(&stream, &mut buffer, server, request, connection)).await;
+                return None;
             }
-            let _busy = Counted::new(&server.busy);
-            COUNTS.requests[Way::of(&request) as usize].one();
-            let stays = match request.flavor {
-                Flavor::EventSource => {
-                    Box::pin(eventsource::serve(&stream, &mut buffer, &server, &request, connection)).await;
-                    return;
-                }
-                Flavor::WebSocket => {
-                    return Box::pin(websocket::serve(stream, buffer, &server, &request)).await;
-                }
-                _ if request.pad.is_some() => {
-                    Box::pin(padded::serve(&stream, &mut buffer, &server, &request, connection)).await
-                }
-                Flavor::LongPoll | Flavor::ShortPoll => {
-                    let closed =
-                        |context: &mut Context<'_>| stream.poll_closed(&mut buffer, HEAD_MAX, context);
-                    match long_poll::answer(&server, &request, Some(connection), closed).await {
-                        Some(answered) => {
-                            let bytes = long_poll::to_bytes(&server, &request, connection, answered);
-                            stream.send(&bytes, &server.patience).await.is_ok()
-                        }
-                        None => false,
-                    }
-                }
-            };
-            if !stays || !stays_open(&server, connection) {
-                return;
+            Flavor::WebSocket => {
+                Box::pin(websocket::serve(stream, buffer, server, request)).await;
+                return None;
             }
-            first = false;
+            _ if request.pad.is_some() => {
+                Box::pin(padded::serve(&stream, &mut buffer, server, request, &mut held.poll, connection))
+                    .await
+            }
+            Flavor::LongPoll | Flavor::ShortPoll => match poll(&stream, &mut buffer, server, &mut held).await
+            {
+                Polled::Hold => {
+                    held.pipelined = buffer;
+                    return Some((stream, Wants::News(held)));
+                }
+                Polled::Answered(stays) => stays,
+            },
+        };
+        if !stays || !stays_open(server, connection) {
+            return None;
         }
+    }
+}
+
+/// What a poll came to.
+enum Polled {
+    /// It was answered; is the connection still of use?
+    Answered(bool),
+    /// It is to be held.
+    Hold,
+}
+
+/// Serves a poll as far as that takes a task.
+async fn poll(stream: &Stream, buffer: &mut Vec<u8>, server: &Server, held: &mut Held) -> Polled {
+    let Held { request, poll, connection, looked_up, .. } = held;
+    let connection = *connection;
+    let mut turn = long_poll::turn(server, request, poll, None, false);
+    let answered = loop {
+        match turn {
+            Turn::Answered(answered) => break Some(answered),
+            Turn::Hold(_) => return Polled::Hold,
+            Turn::Miss(stand) if !*looked_up => {
+                // What was read is known to the window, which then lets it be held; unless it forgets at once.
+                *looked_up = true;
+                turn = long_poll::look_up(server, request, poll, stand).await;
+            }
+            Turn::Miss(_) => {
+                let closed = |context: &mut Context<'_>| stream.poll_closed(buffer, HEAD_MAX, context);
+                break long_poll::answer(server, request, poll, Some(connection), closed).await;
+            }
+        }
+    };
+    match answered {
+        Some(answered) => {
+            let bytes = long_poll::to_bytes(server, request, connection, answered);
+            Polled::Answered(stream.send(&bytes, &server.patience).await.is_ok())
+        }
+        None => Polled::Answered(false),
     }
 }
 
@@ -181,12 +261,12 @@ async fn next_poll(stream: &Stream, buffer: &mut Vec<u8>, server: &Server) -> Ne
             Box::pin(refuse(stream, &bytes, server)).await;
             Next::Close
         }
-        Read::Nothing => Next::Again,
         Read::Close => Next::Close,
     }
 }
 
-fn stays_open(server: &Server, connection: Connection) -> bool {
+/// Whether a connection is kept behind a reply.
+pub(crate) fn stays_open(server: &Server, connection: Connection) -> bool {
     connection.keep_alive && !server.draining() && !server.is_crowded()
 }
 
@@ -200,22 +280,12 @@ enum Read {
     Refuse(Bytes),
     /// Something that hyper serves.
     Other,
-    /// Nothing yet.
-    Nothing,
     /// Nothing any more: the client has left.
     Close,
 }
 
 /// Reads a head that has begun, waits for the rest of it, and parses it.
 async fn read_request(stream: &Stream, buffer: &mut Vec<u8>, server: &Server) -> Read {
-    if buffer.is_empty() {
-        if read_some(stream, buffer).is_err() {
-            return Read::Close;
-        }
-        if buffer.is_empty() {
-            return Read::Nothing;
-        }
-    }
     let deadline = Instant::now() + server.patience.head;
     loop {
         match head::parse(buffer) {
@@ -268,28 +338,15 @@ fn refusal(error: &RequestError) -> Read {
     Read::Refuse(to_bytes(&reply, Connection { keep_alive: false, http10: false }))
 }
 
-/// Waits for a request's first byte; `false` when none is to be expected any more. Once the daemon stops, the `first` one of
-/// a connection is waited for a moment; the next ones are sent by clients that know that a kept connection may close.
-async fn begins(stream: &Stream, first: bool, server: &Server) -> bool {
-    let patience = if first { FIRST_REQUEST } else { Duration::ZERO };
-    let mut stopped = server.stop.subscribe();
-    let mut stopping = *stopped.borrow_and_update();
-    let mut stopped = pin!(stopped.changed());
-    let idle =
-        if server.is_crowded() { IDLE_CROWDED.min(server.patience.idle) } else { server.patience.idle };
-    let mut timer = pin!(sleep(if stopping { patience } else { idle }));
-    // The state of every idle connection: `select!`, `timeout` and `readable` would take twice the memory.
-    poll_fn(|context| {
-        if stream.poll_readable(context).is_ready() {
-            return Poll::Ready(true);
-        }
-        if !stopping && stopped.as_mut().poll(context).is_ready() {
-            stopping = true;
-            timer.as_mut().reset(Instant::now() + patience);
-        }
-        timer.as_mut().poll(context).map(|()| false)
-    })
-    .await
+/// How long a request is waited for that has not begun. Once the daemon stops, the `first` one of a connection is waited for a
+/// moment; the next ones are sent by clients that know that a kept connection may close.
+pub(crate) fn patience(server: &Server, first: bool, stopping: bool) -> Duration {
+    match (stopping, first) {
+        (true, true) => FIRST_REQUEST,
+        (true, false) => Duration::ZERO,
+        (false, _) if server.is_crowded() => IDLE_CROWDED.min(server.patience.idle),
+        (false, _) => server.patience.idle,
+    }
 }
 
 /// Waits until there is something to read, or the client has left; `false` when neither came in time.

@@ -4,12 +4,14 @@
 //! a poll first subscribes, then reads, then waits. An event that comes in between sets the waiter's state before the
 //! poll looks at it, so none slips through.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use everpoll_protocol::{Channel, Channels};
+
+use crate::lot::{Lot, Lots, Ticket};
 
 /// Why a held poll was woken; the higher wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,10 +68,30 @@ impl Waiter {
     }
 }
 
-/// The map from channel to waiters.
+/// Somebody who is held.
+#[derive(Clone, Debug)]
+pub(crate) enum Sleeper {
+    /// By a task.
+    Task(Arc<Waiter>),
+    /// In a lot.
+    Parked(Arc<Lot>, Ticket),
+}
+
+impl Sleeper {
+    /// Wakes it; of no effect where the hold is over.
+    pub(crate) fn wake(&self, why: Wake) {
+        match self {
+            Self::Task(waiter) => waiter.wake(why),
+            Self::Parked(lot, ticket) => lot.wake(*ticket, why),
+        }
+    }
+}
+
+/// The map from channel to waiters: of those that are tasks, and, each for itself, of the lots.
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
     channels: Mutex<HashMap<Channel, Waiters>>,
+    lots: Lots,
 }
 
 /// The waiters of one channel: a list with holes, so that leaving costs nothing however many wait.
@@ -89,6 +111,16 @@ pub(crate) struct Subscription {
 }
 
 impl Hub {
+    /// A hub in which nobody waits.
+    pub(crate) fn new(lots: Lots) -> Self {
+        Self { channels: Mutex::default(), lots }
+    }
+
+    /// Where connections wait that need no task.
+    pub(crate) fn lots(&self) -> &Lots {
+        &self.lots
+    }
+
     /// Enters a poll for all its channels.
     pub(crate) fn subscribe(self: &Arc<Self>, channels: &Channels, waiter: Arc<Waiter>) -> Subscription {
         let mut map = lock(&self.channels);
@@ -104,7 +136,8 @@ impl Hub {
     }
 
     /// Wakes all who wait for one of these channels.
-    pub(crate) fn wake<'a>(&self, channels: impl IntoIterator<Item = &'a Channel>) {
+    pub(crate) fn wake(&self, channels: &[Channel]) {
+        self.lots.wake(channels);
         for channel in channels {
             // The lock is not held while waking: who wakes wants it, too.
             let waiters = match lock(&self.channels).get(channel) {
@@ -119,19 +152,23 @@ impl Hub {
 
     /// Wakes everybody.
     pub(crate) fn wake_all(&self, why: Wake) {
-        for waiter in self.everybody() {
-            waiter.wake(why);
+        for sleeper in self.everybody() {
+            sleeper.wake(why);
         }
     }
 
     /// For how many channels somebody waits.
     pub(crate) fn channels(&self) -> usize {
-        lock(&self.channels).len()
+        let mut channels: HashSet<_> = self.lots.channels().into_iter().collect();
+        channels.extend(lock(&self.channels).keys().cloned());
+        channels.len()
     }
 
     /// All who wait now; whoever waits for several channels is among them as often.
-    pub(crate) fn everybody(&self) -> Vec<Arc<Waiter>> {
-        lock(&self.channels).values().flat_map(Waiters::present).collect()
+    pub(crate) fn everybody(&self) -> Vec<Sleeper> {
+        let tasks: Vec<_> = lock(&self.channels).values().flat_map(Waiters::present).collect();
+        let parked = self.lots.everybody().into_iter().map(|(lot, ticket)| Sleeper::Parked(lot, ticket));
+        tasks.into_iter().map(Sleeper::Task).chain(parked).collect()
     }
 }
 

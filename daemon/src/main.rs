@@ -11,6 +11,7 @@ mod head;
 mod health;
 mod hub;
 mod listen;
+mod lot;
 mod metrics;
 mod pages;
 mod publish;

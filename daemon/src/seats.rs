@@ -3,18 +3,18 @@
 //! The rule itself is the protocol's. Here stands what it cannot know: how to wake the request that lost its place.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use everpoll_protocol::{Claim, Place, Places, Tab, WaitId};
 
-use crate::hub::{Waiter, Wake, lock};
+use crate::hub::{Sleeper, Wake, lock};
 
 /// The places, and the waiters of those that can lose theirs.
 #[derive(Debug, Default)]
 pub(crate) struct Seats {
     places: Places,
     /// By [`Place::number`]. Only requests that name a tab can be replaced; the others are not kept here.
-    replaceable: HashMap<u64, Vec<Arc<Waiter>>>,
+    replaceable: HashMap<u64, Vec<Sleeper>>,
 }
 
 /// A held request's place, given back when this is dropped.
@@ -25,37 +25,52 @@ pub(crate) struct Seat<'a> {
 }
 
 impl Seats {
-    /// Asks for the place of `wait_id` for the request that `waiter` wakes; `None` when another one holds it.
+    /// Asks for the place of `wait_id` for the request of `sleeper`; `None` when another one holds it.
     pub(crate) fn claim<'a>(
         seats: &'a Mutex<Self>,
         wait_id: &WaitId,
         tab: Option<&Tab>,
-        waiter: &Arc<Waiter>,
+        sleeper: Sleeper,
     ) -> Option<Seat<'a>> {
+        Self::take(seats, wait_id, tab, sleeper).map(|place| Seat { seats, place })
+    }
+
+    /// As [`claim`](Self::claim), for one who [gives it back](Self::give_back) himself.
+    pub(crate) fn take(
+        seats: &Mutex<Self>,
+        wait_id: &WaitId,
+        tab: Option<&Tab>,
+        sleeper: Sleeper,
+    ) -> Option<Place> {
         let mut guard = lock(seats);
         let place = match guard.places.claim(wait_id, tab) {
             Claim::Taken => return None,
             Claim::Granted(place) => place,
             Claim::Replaced { place, ghost } => {
-                for waiter in guard.replaceable.remove(&ghost).unwrap_or_default() {
-                    waiter.wake(Wake::Replaced);
+                for sleeper in guard.replaceable.remove(&ghost).unwrap_or_default() {
+                    sleeper.wake(Wake::Replaced);
                 }
                 place
             }
         };
         if tab.is_some() {
-            guard.replaceable.entry(place.number()).or_default().push(waiter.clone());
+            guard.replaceable.entry(place.number()).or_default().push(sleeper);
         }
-        Some(Seat { seats, place })
+        Some(place)
+    }
+
+    /// Gives a place back.
+    pub(crate) fn give_back(seats: &Mutex<Self>, place: &Place) {
+        let mut seats = lock(seats);
+        // Of several copies the last one ends it: until then the others can be replaced.
+        if seats.places.free(place) {
+            seats.replaceable.remove(&place.number());
+        }
     }
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        let mut seats = lock(self.seats);
-        // Of several copies the last one ends it: until then the others can be replaced.
-        if seats.places.free(&self.place) {
-            seats.replaceable.remove(&self.place.number());
-        }
+        Seats::give_back(self.seats, &self.place);
     }
 }

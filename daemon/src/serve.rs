@@ -58,7 +58,7 @@ async fn serve(settings: &Settings, handed: ListenFd) -> Result<()> {
         bail!(problem);
     }
     let connections_max = raise_file_limit(settings.connections_max as usize);
-    let backend = Backend::start(settings)?;
+    let mut backend = Backend::start(settings)?;
     if takes_over {
         info!(address = %settings.listen, "another daemon listens there; taking its place when the window is filled");
         tokio::select! {
@@ -93,6 +93,7 @@ async fn serve(settings: &Settings, handed: ListenFd) -> Result<()> {
     );
     server.pages = Pages::new(settings.probe, settings.demo, connections_max);
     let server = Arc::new(server);
+    backend.attend(&server)?;
     let may_have_successor = listeners.iter().any(Listener::may_have_successor) && settings.reuse_port;
     for listener in &listeners {
         info!(address = %listener.address(), connections_max, "listening");
@@ -118,6 +119,7 @@ async fn serve(settings: &Settings, handed: ListenFd) -> Result<()> {
     }
     // Not before: until then, a request over a kept connection is served, and its reply closes the connection.
     server.stop.send_replace(true);
+    server.hub.lots().stop();
     // Where the drain ends early, the socket's file is to be removed all the same.
     drain(&server, &mut doors, end, settings.drain_timeout).await;
     while doors.join_next().await.is_some() {}
@@ -173,8 +175,8 @@ async fn hand_over(server: &Server, spread: Duration) {
         tokio::time::sleep(LOOK).await;
         let share = start.elapsed().as_secs_f64() / spread.as_secs_f64().max(LOOK.as_secs_f64());
         let due = held.len().min((held.len() as f64 * share).ceil() as usize);
-        for waiter in &held[woken..due] {
-            waiter.wake(Wake::Drain);
+        for sleeper in &held[woken..due] {
+            sleeper.wake(Wake::Drain);
         }
         woken = due;
     }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::catch_up::CatchUp;
 use crate::health::Health;
-use crate::hub::{Hub, Waiter, Wake, lock};
+use crate::hub::{Hub, Sleeper, Wake, lock};
 use crate::metrics::{COUNTS, Limit, Way};
 use crate::pages::Pages;
 use crate::publish::Publishing;
@@ -199,7 +199,7 @@ impl Server {
 
     /// From now on nothing is held any more, and clients that leave find another daemon at the same address. Returns all who
     /// are to be woken.
-    pub(crate) fn hand_over(&self) -> Vec<Arc<Waiter>> {
+    pub(crate) fn hand_over(&self) -> Vec<Sleeper> {
         self.has_successor.store(true, Ordering::SeqCst);
         self.begin_drain();
         self.hub.everybody()

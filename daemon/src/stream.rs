@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Sleep, sleep, timeout};
 
+use crate::lot::Socket;
 use crate::metrics::{COUNTS, Limit};
 use crate::server::Patience;
 
@@ -32,11 +34,32 @@ macro_rules! either {
     };
 }
 
+/// Whether this address is of this machine.
+pub(crate) fn is_local(peer: Option<IpAddr>) -> bool {
+    peer.is_some_and(|peer| peer.to_canonical().is_loopback())
+}
+
 impl Stream {
+    /// Of a socket that has waited in a lot. There must be a runtime.
+    pub(crate) fn of(socket: Socket) -> io::Result<Self> {
+        Ok(match socket {
+            Socket::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream)?),
+            Socket::Unix(stream) => Self::Unix(UnixStream::from_std(stream)?),
+        })
+    }
+
+    /// The socket, to wait in a lot.
+    pub(crate) fn into_socket(self) -> io::Result<Socket> {
+        Ok(match self {
+            Self::Tcp(stream) => Socket::Tcp(stream.into_std()?),
+            Self::Unix(stream) => Socket::Unix(stream.into_std()?),
+        })
+    }
+
     /// Whether the other end is this machine.
     pub(crate) fn peer_is_local(&self) -> bool {
         match self {
-            Self::Tcp(_) => self.peer().is_some_and(|peer| peer.to_canonical().is_loopback()),
+            Self::Tcp(_) => is_local(self.peer()),
             Self::Unix(_) => true,
         }
     }
@@ -61,8 +84,14 @@ impl Stream {
         COUNTS.watch(either!(self, stream => stream.try_read(buffer)))
     }
 
-    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         COUNTS.watch(either!(self, stream => stream.try_write(bytes)))
+    }
+
+    /// Writes what the socket takes at once. Of one that has just come to its task, the reactor does not know yet that it takes
+    /// something, and `try_write` would say that it does not; so this asks the socket itself.
+    pub(crate) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        either!(self, stream => SockRef::from(stream).send(bytes))
     }
 
     /// Writes all of `bytes`; an error also when the client takes nothing of it for too long, or when too much waits for
@@ -70,7 +99,7 @@ impl Stream {
     pub(crate) async fn send(&self, bytes: &[u8], patience: &Patience) -> io::Result<()> {
         let mut rest = bytes;
         // Nearly always the socket takes all at once, and no timer is needed.
-        match self.try_write(rest) {
+        match self.write_now(rest) {
             Ok(written) if written == rest.len() => return Ok(()),
             Ok(written) => rest = &rest[written..],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

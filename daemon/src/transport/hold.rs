@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use everpoll_protocol::{Cursor, Flavor, Page, PollRequest};
 
-use crate::hub::{Subscription, Waiter, lock};
+use crate::hub::{Sleeper, Subscription, Waiter, lock};
 use crate::metrics::Way;
 use crate::seats::{Seat, Seats};
 use crate::server::{Counted, Server};
@@ -36,7 +36,8 @@ impl<'a> Hold<'a> {
         let seat = match &request.wait_id {
             // Browsers do not count WebSockets among the connections to a host, so these take nobody's place.
             Some(wait_id) if request.flavor != Flavor::WebSocket => {
-                let seat = Seats::claim(&server.seats, wait_id, request.tab.as_ref(), &waiter);
+                let seat =
+                    Seats::claim(&server.seats, wait_id, request.tab.as_ref(), Sleeper::Task(waiter.clone()));
                 Some(seat.ok_or(Refused::PlaceTaken)?)
             }
             _ => None,

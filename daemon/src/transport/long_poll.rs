@@ -21,7 +21,8 @@ use crate::server::{self, Server};
 
 /// Serves a poll for hyper, which notices itself that a client left, and then drops this.
 pub(crate) async fn reply(server: &Server, request: &PollRequest) -> Reply {
-    match answer(server, request, None, |_| Ready::Pending).await {
+    let mut poll = Poll::new(request, server.longest_hold(request), Instant::now());
+    match answer(server, request, &mut poll, None, |_| Ready::Pending).await {
         Some(Answered::Own(answer, _)) => make_reply(server, request, &answer),
         Some(Answered::Shared(..)) | None => Reply::serve_error(ServeError::Internal, 0, false),
     }
@@ -42,6 +43,44 @@ pub(crate) struct Stand {
     cursor: u64,
 }
 
+/// What a look at the window says to a poll.
+pub(crate) enum Turn {
+    /// It is answered.
+    Answered(Answered),
+    /// It is to be held until then.
+    Hold(Instant),
+    /// Only the database knows.
+    Miss(Option<Stand>),
+}
+
+/// Looks whether the window has something for a poll. An answer is shared with others where a poll of a `connection` is
+/// `held`.
+pub(crate) fn turn(
+    server: &Server,
+    request: &PollRequest,
+    poll: &mut Poll,
+    connection: Option<Connection>,
+    held: bool,
+) -> Turn {
+    let mut stand = None;
+    if let (Some(connection), true, Cursor::After(cursor)) = (connection, held, poll.cursor()) {
+        let generation = lock(&server.window).generation();
+        stand = Some(Stand { generation, cursor });
+        let key = key(server, request, connection, cursor);
+        if let Some((bytes, events)) = server.replies.find(&(generation, server::http_date()), &key) {
+            return Turn::Answered(Answered::Shared(bytes, events));
+        }
+    }
+    loop {
+        let Some(page) = look(server, request, poll.cursor(), held) else { return Turn::Miss(stand) };
+        match handle(poll, Input::Read(&page), request) {
+            Step::ReadLog => {}
+            Step::Reply(answer) => return Turn::Answered(Answered::Own(answer, stand)),
+            Step::Hold(until) => return Turn::Hold(until),
+        }
+    }
+}
+
 /// Serves a poll; `None` when the client left. `closed` is ready when it has. Without a `connection`, no answer is
 /// shared.
 ///
@@ -50,35 +89,23 @@ pub(crate) struct Stand {
 pub(crate) fn answer(
     server: &Server,
     request: &PollRequest,
+    poll: &mut Poll,
     connection: Option<Connection>,
     mut closed: impl FnMut(&mut Context<'_>) -> Ready<()>,
 ) -> impl Future<Output = Option<Answered>> {
     async move {
-        let mut poll = Poll::new(request, server.longest_hold(request), Instant::now());
         let mut hold = None;
         loop {
-            let mut stand = None;
-            if let (Some(connection), Some(_), Cursor::After(cursor)) = (connection, &hold, poll.cursor()) {
-                let generation = lock(&server.window).generation();
-                stand = Some(Stand { generation, cursor });
-                let key = key(server, request, connection, cursor);
-                if let Some((bytes, events)) = server.replies.find(&(generation, server::http_date()), &key) {
-                    return Some(Answered::Shared(bytes, events));
-                }
-            }
-            let read = match look(server, request, poll.cursor(), hold.is_some()) {
-                Some(page) => Ok(page),
+            let mut turn = turn(server, request, poll, connection, hold.is_some());
+            if let Turn::Miss(stand) = turn {
                 // Boxed, so that a poll that is merely held has no room for it.
-                None => Box::pin(server.catch_up.read(&request.channels, poll.cursor())).await,
+                turn = Box::pin(look_up(server, request, poll, stand)).await;
+            }
+            let until = match turn {
+                Turn::Answered(answered) => return Some(answered),
+                Turn::Hold(until) => until,
+                Turn::Miss(_) => continue,
             };
-            let input = read.as_ref().map_or_else(|error| Input::Failed(*error), |page| Input::Read(page));
-            let until = match handle(&mut poll, input, request) {
-                Step::ReadLog => continue,
-                Step::Reply(answer) => return Some(Answered::Own(answer, stand)),
-                Step::Hold(until) => until,
-            };
-            // Not kept for the length of a hold.
-            drop(read);
             let input = match &hold {
                 _ if server.draining() => Input::Draining,
                 None => match Hold::begin(server, request) {
@@ -93,14 +120,30 @@ pub(crate) fn answer(
                 },
                 Some(hold) => wait(hold.waiter(), until, &mut closed).await?,
             };
-            if let Step::Reply(answer) = handle(&mut poll, input, request) {
+            if let Step::Reply(answer) = handle(poll, input, request) {
                 return Some(Answered::Own(answer, None));
             }
         }
     }
 }
 
-fn handle(poll: &mut Poll, input: Input<'_>, request: &PollRequest) -> Step {
+/// Asks the database what there is for a poll that the window could not serve; [`Turn::Miss`] when that is to be asked again.
+pub(crate) async fn look_up(
+    server: &Server,
+    request: &PollRequest,
+    poll: &mut Poll,
+    stand: Option<Stand>,
+) -> Turn {
+    let read = server.catch_up.read(&request.channels, poll.cursor()).await;
+    let input = read.as_ref().map_or_else(|error| Input::Failed(*error), |page| Input::Read(page));
+    match handle(poll, input, request) {
+        Step::ReadLog => Turn::Miss(stand),
+        Step::Reply(answer) => Turn::Answered(Answered::Own(answer, stand)),
+        Step::Hold(until) => Turn::Hold(until),
+    }
+}
+
+pub(crate) fn handle(poll: &mut Poll, input: Input<'_>, request: &PollRequest) -> Step {
     poll.handle(input, request.wait_id.as_ref(), Instant::now())
 }
 

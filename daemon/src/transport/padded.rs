@@ -5,10 +5,10 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll as Ready};
 use std::time::Duration;
 
-use everpoll_protocol::{Answer, Head, PollRequest, Reconnect};
+use everpoll_protocol::{Answer, Head, Poll, PollRequest, Reconnect};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::Connection;
@@ -23,6 +23,7 @@ pub(crate) async fn serve(
     pipelined: &mut Vec<u8>,
     server: &Server,
     request: &PollRequest,
+    poll: &mut Poll,
     connection: Connection,
 ) -> bool {
     let Some(pad) = request.pad else { return false };
@@ -31,11 +32,11 @@ pub(crate) async fn serve(
     // Polled from the beginning of the hold on.
     let closed = |context: &mut Context<'_>| {
         if padding.poll_broken(stream, server, request, connection, context).is_ready() {
-            return Poll::Ready(());
+            return Ready::Ready(());
         }
         stream.poll_closed(pipelined, HEAD_MAX, context)
     };
-    let answered = long_poll::answer(server, request, None, closed).await;
+    let answered = long_poll::answer(server, request, poll, None, closed).await;
     let answer = match answered {
         Some(Answered::Own(answer, _)) => answer,
         // Nothing is shared without a connection.
@@ -74,7 +75,7 @@ impl Padding {
         request: &PollRequest,
         connection: Connection,
         context: &mut Context<'_>,
-    ) -> Poll<()> {
+    ) -> Ready<()> {
         let timer = match &mut self.timer {
             Some(timer) => timer,
             None => {
@@ -82,7 +83,7 @@ impl Padding {
                 let head = Head { keep_alive, http10, date: &server::http_date() };
                 let sent = Answer::padded_head(request, head).is_some_and(|head| takes(stream, &head));
                 if !sent {
-                    return Poll::Ready(());
+                    return Ready::Ready(());
                 }
                 self.timer.insert(Box::pin(sleep(self.beat)))
             }
@@ -91,16 +92,16 @@ impl Padding {
             timer.as_mut().reset(Instant::now() + self.beat);
             if self.room > ANSWER_ROOM {
                 if !takes(stream, b" ") {
-                    return Poll::Ready(());
+                    return Ready::Ready(());
                 }
                 self.room -= 1;
             }
         }
-        Poll::Pending
+        Ready::Pending
     }
 }
 
 /// Whether the socket takes a few bytes at once. One that does not is full of what its client has left unread.
 fn takes(stream: &Stream, bytes: &[u8]) -> bool {
-    matches!(stream.try_write(bytes), Ok(written) if written == bytes.len())
+    matches!(stream.write_now(bytes), Ok(written) if written == bytes.len())
 }

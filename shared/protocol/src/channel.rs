@@ -71,8 +71,10 @@ impl Borrow<str> for Channel {
 }
 
 /// The channels of one request: 1–64 different ones, in ascending order, so that equal sets are equal.
+///
+/// Cloning shares them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Channels(Box<[Channel]>);
+pub struct Channels(Arc<[Channel]>);
 
 impl Channels {
     /// Parses the path segment that names them: percent-encoded names joined by `,`. Naming one twice is

@@ -102,6 +102,11 @@ impl Poll {
         self.cursor
     }
 
+    /// How long it may be held; `None` when it is not.
+    pub fn hold_until(&self) -> Option<Instant> {
+        self.hold_until
+    }
+
     /// Takes in what happened at `now` to the poll of `wait_id` and says what to do about it.
     pub fn handle(&mut self, input: Input<'_>, wait_id: Option<&WaitId>, now: Instant) -> Step {
         match input {

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::{RequestError, Tab};
 
@@ -19,8 +20,10 @@ pub const MAX_WAIT_ID_BYTES: usize = 128;
 const MAX_COPIES: u32 = 4;
 
 /// The key of one browser, chosen by the page: 1–128 bytes of UTF-8 without control characters.
+///
+/// Cloning shares the text.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct WaitId(Box<str>);
+pub struct WaitId(Arc<str>);
 
 impl WaitId {
     /// Parses a key that is not percent-encoded.
