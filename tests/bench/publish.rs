@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use everpoll_tests::{Daemon, Database};
 
 use crate::load;
-use crate::table::{Table, median, spread};
+use crate::table::{Cell, Table, median, spread};
+use crate::watch::Watched;
 use crate::{Log, Scale, sqlite};
 
 /// Writers in SQL.
@@ -29,6 +30,10 @@ const PLAIN_SQLITE: &str = "CREATE TABLE plain (id integer PRIMARY KEY AUTOINCRE
 enum Way {
     Plain(usize),
     Insert(usize),
+    /// Transactions commit one by one, with `everpoll.serial_commits`. Only PostgreSQL has it.
+    Serial(usize),
+    /// Beside so many held polls.
+    Held(usize, usize),
     Http(usize),
 }
 
@@ -37,21 +42,27 @@ pub(crate) fn run(scale: &Scale) -> Table {
     let mut table = Table::new("Publishing", &["transactions a second", "PostgreSQL", "SQLite"]);
     let ways: Vec<_> = WRITERS
         .into_iter()
-        .flat_map(|writers| [Way::Plain(writers), Way::Insert(writers)])
+        .flat_map(|writers| {
+            [Way::Plain(writers), Way::Insert(writers), Way::Held(writers, scale.held), Way::Serial(writers)]
+        })
         .chain(CONNECTIONS.into_iter().map(Way::Http))
         .collect();
     let mut rates: Vec<_> = ways.iter().map(|way| (*way, [Vec::new(), Vec::new()])).collect();
     for _ in 0..scale.runs {
         for (number, log) in [Log::postgres(), Log::sqlite()].into_iter().enumerate() {
-            let daemon = Daemon::on(log.url()).start();
+            let mut daemon = Daemon::on(log.url()).setting("EVERPOLL_HOLD_MAX", 3600).start();
             make_plain_table(&log);
             for (way, rates) in &mut rates {
-                rates[number].push(way.rate(&log, &daemon, scale.time));
+                rates[number].extend(way.rate(&log, &mut daemon, scale.time));
             }
         }
     }
     for (way, rates) in &rates {
-        table.row(way.name(), rates.iter().map(|rates| spread(rates, 0)));
+        let cells = rates.iter().map(|rates| match &rates[..] {
+            [] => Cell::Text(String::new()),
+            rates => spread(rates, 0),
+        });
+        table.row(way.name(), cells);
     }
     let of = |wanted: Way, log: usize| {
         rates.iter().find(|(way, _)| *way == wanted).map_or(0.0, |(_, rates)| median(&rates[log]))
@@ -72,19 +83,45 @@ pub(crate) fn run(scale: &Scale) -> Table {
 
 impl Way {
     fn name(self) -> String {
+        let beside;
         let (what, count, by) = match self {
             Self::Plain(count) => ("floor: plain INSERT", count, "writer"),
             Self::Insert(count) => ("INSERT of an event", count, "writer"),
+            Self::Held(count, held) => {
+                beside = format!("the same beside {held} held polls");
+                (&*beside, count, "writer")
+            }
+            Self::Serial(count) => ("the same with serial_commits", count, "writer"),
             Self::Http(count) => ("POST /publish", count, "connection"),
         };
         format!("{what}, {count} {by}{}", if count == 1 { "" } else { "s" })
     }
 
-    /// Transactions a second.
-    fn rate(self, log: &Log, daemon: &Daemon, time: Duration) -> f64 {
-        match self {
+    /// Transactions a second, where there is such a way.
+    fn rate(self, log: &Log, daemon: &mut Daemon, time: Duration) -> Option<f64> {
+        Some(match self {
             Self::Plain(writers) => insert(log, "plain", writers, time),
             Self::Insert(writers) => insert(log, "events", writers, time),
+            Self::Serial(writers) => {
+                let Log::Postgres(database) = log else { return None };
+                let set =
+                    |to| format!("ALTER DATABASE {} SET everpoll.serial_commits = {to}", database.name());
+                database.psql(&set("on"));
+                let rate = insert(log, "events", writers, time);
+                database.psql(&set("off"));
+                rate
+            }
+            Self::Held(writers, held) => {
+                let runtime = load::runtime();
+                let connections = load::connect(&runtime, daemon.address(), held);
+                let waiting = load::ask(&runtime, connections, |number| {
+                    load::poll(&format!("quiet-{number}"), &format!("browser-{number}"), "hold=3600")
+                });
+                Watched(daemon.process().id()).wait_until_quiet();
+                let rate = insert(log, "events", writers, time);
+                assert!(!waiting.iter().any(|client| client.is_finished()), "a poll was answered");
+                rate
+            }
             Self::Http(connections) => {
                 let event = format!(r#"{{"channel":"cheese","type":"cheese_made","data":{DATA}}}"#);
                 let (runtime, request) = (load::runtime(), load::publish(&event));
@@ -92,7 +129,7 @@ impl Way {
                 assert_eq!(pace.refused, 0, "publishes were refused");
                 pace.per_second
             }
-        }
+        })
     }
 }
 
