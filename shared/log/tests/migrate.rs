@@ -1,9 +1,10 @@
 //! Migrations, and what is said about a database that has none.
 
 use everpoll_log::{Log, LogError, Migrated, Options};
+use everpoll_protocol::Cursor;
 use everpoll_tests::{Database, Sqlite};
 
-use crate::common::{Store, event};
+use crate::common::{ALL, Store, event, ids, read};
 
 #[test]
 fn four_programs_may_migrate_at_once() {
@@ -90,4 +91,48 @@ fn missing_directory_is_said_with_what_to_look_at() {
     let error = Log::new(&url, Options::default()).unwrap().bounds().unwrap_err();
     assert!(matches!(error, LogError::Unavailable { .. }));
     assert!(error.to_string().contains("does the directory exist"), "{error}");
+}
+
+/// The migrations up to the second, as an earlier release applied them.
+const EARLIER: [&str; 2] = [
+    include_str!("../migrations/postgres/0001_event_log.sql"),
+    include_str!("../migrations/postgres/0002_trim.sql"),
+];
+
+#[test]
+fn earlier_layout_keeps_its_events_rights_and_views() {
+    let database = Database::shared();
+    let role = format!("reader_{}", database.name());
+    database.psql("create schema everpoll; create table everpoll.migrations (number integer primary key, at timestamptz default now())");
+    for (number, migration) in EARLIER.iter().enumerate() {
+        database.psql(migration);
+        database.psql(&format!("insert into everpoll.migrations (number) values ({})", number + 1));
+    }
+    database.psql(&format!(
+        "create role {role} login;
+         select everpoll.grant_reader('{role}');
+         select everpoll.install_compat_view();
+         grant select on public.events to {role};
+         select everpoll.publish('a', 't', '1');"
+    ));
+    // Published before, and committed after.
+    let mut open = database.connect();
+    open.batch_execute("begin; select everpoll.publish('a', 't', '2')").unwrap();
+
+    let mut owner = Log::new(&database.url(), Options::default()).unwrap();
+    assert_eq!(owner.migrate().unwrap(), Migrated { from: 2, to: 3 });
+    open.batch_execute("commit").unwrap();
+    assert_eq!(owner.publish(&[event("a", "3")]).unwrap(), [3]);
+
+    let mut reader = Log::new(&database.url_as(&role), Options::default()).unwrap();
+    assert_eq!(ids(&reader.tail(0, ALL).unwrap()), [1, 2, 3]);
+    assert_eq!(ids(&read(&mut reader, &["a"], Cursor::After(1))), [2, 3]);
+    for view in ["public.events", "everpoll.positions"] {
+        let newest = database.try_psql_as(&role, &format!("select max(id) from {view}")).unwrap();
+        assert_eq!(newest.trim(), "3", "{view}");
+    }
+    // What an earlier release's statements say.
+    let tail = "select newest from everpoll.read(1, 10, 1000, 0, null, '{}') limit 1";
+    assert_eq!(database.try_psql_as(&role, tail).unwrap().trim(), "3");
+    database.psql(&format!("drop owned by {role}; drop role {role};"));
 }
