@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use everpoll_protocol::{
-    Flavor, Head, PollRequest, RawRequest, Reconnect, Reply, Request, RequestError, ServeError,
+    Ended, Flavor, Head, Place, PollRequest, RawRequest, Reconnect, Reply, Request, RequestError, ServeError,
+    Wire,
 };
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::warn;
@@ -26,6 +27,7 @@ use crate::metrics::{COUNTS, Limit, Way};
 use crate::server::{self, Counted, Server};
 use crate::service;
 use crate::stream::Stream;
+use crate::transport::feed::Follower;
 use crate::transport::long_poll::{self, Turn};
 use crate::transport::{Connection, eventsource, padded, websocket};
 
@@ -134,6 +136,38 @@ pub(crate) async fn finish(
     run(stream, buffer, None, server).await;
 }
 
+/// Goes on with a stream that has more to do than to wait: `rest` is still to be sent, `before` was read.
+pub(crate) async fn stream(
+    stream: Stream,
+    server: Arc<Server>,
+    follower: Follower,
+    place: Option<Place>,
+    rest: Bytes,
+    mut before: Vec<u8>,
+) {
+    let _counted = Counted::already(&server.connections);
+    let _busy = Counted::new(&server.busy);
+    match follower.wire() {
+        Wire::Frames => websocket::resume(stream, before, &server, follower, place, rest).await,
+        Wire::Blocks | Wire::RecordBlocks => {
+            let held = eventsource::resume(&stream, &mut before, &server, follower, place, &rest);
+            held.await;
+        }
+    }
+}
+
+/// Tells a client of a stream that this ends, in these last bytes or as a WebSocket does.
+pub(crate) async fn end_stream(stream: Stream, server: Arc<Server>, last: Option<Vec<u8>>, why: Ended) {
+    let _counted = Counted::already(&server.connections);
+    let _busy = Counted::new(&server.busy);
+    match last {
+        Some(last) => {
+            let _ = stream.send(&last, &server.patience).await;
+        }
+        None => websocket::end(stream, &server, why).await,
+    }
+}
+
 async fn run(stream: Stream, buffer: Vec<u8>, held: Option<Box<Held>>, server: Arc<Server>) {
     let counted = Counted::already(&server.connections);
     if let Some((stream, wants)) = serve_until_it_waits(stream, buffer, held, &server).await
@@ -173,11 +207,12 @@ async fn serve_until_it_waits(
         let (request, connection) = (&held.request, held.connection);
         let stays = match request.flavor {
             Flavor::EventSource => {
+                let request = held.request;
                 Box::pin(eventsource::serve(&stream, &mut buffer, server, request, connection)).await;
                 return None;
             }
             Flavor::WebSocket => {
-                Box::pin(websocket::serve(stream, buffer, server, request)).await;
+                Box::pin(websocket::serve(stream, buffer, server, held.request)).await;
                 return None;
             }
             _ if request.pad.is_some() => {

@@ -59,6 +59,14 @@ impl Seats {
         Some(place)
     }
 
+    /// Goes on with a place that was [taken](Self::take) before; `sleeper` has it now.
+    pub(crate) fn adopt(seats: &Mutex<Self>, place: Place, sleeper: Sleeper) -> Seat<'_> {
+        if let Some(sleepers) = lock(seats).replaceable.get_mut(&place.number()) {
+            sleepers.push(sleeper);
+        }
+        Seat { seats, place }
+    }
+
     /// Gives a place back.
     pub(crate) fn give_back(seats: &Mutex<Self>, place: &Place) {
         let mut seats = lock(seats);

@@ -140,10 +140,15 @@ impl Server {
         }
     }
 
+    /// Whether there is room for one more request that is held.
+    pub(crate) fn has_room(&self) -> bool {
+        let held: usize = self.held.iter().map(|held| held.load(Ordering::Relaxed)).sum();
+        held < self.patience.holds_max
+    }
+
     /// Whether one more request may be held; if not, it is to be answered at once.
     pub(crate) fn may_hold(&self) -> bool {
-        let held: usize = self.held.iter().map(|held| held.load(Ordering::Relaxed)).sum();
-        let may = held < self.patience.holds_max;
+        let may = self.has_room();
         if !may {
             COUNTS.hit(Limit::Holds);
         }

@@ -97,35 +97,44 @@ impl Stream {
     /// Writes all of `bytes`; an error also when the client takes nothing of it for too long, or when too much waits for
     /// clients that take their time.
     pub(crate) async fn send(&self, bytes: &[u8], patience: &Patience) -> io::Result<()> {
-        let mut rest = bytes;
         // Nearly always the socket takes all at once, and no timer is needed.
-        match self.write_now(rest) {
-            Ok(written) if written == rest.len() => return Ok(()),
-            Ok(written) => rest = &rest[written..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        let mut sent = match self.write_now(bytes) {
+            Ok(written) if written == bytes.len() => return Ok(()),
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error),
+        };
+        Box::pin(self.send_rest(bytes, &mut sent, patience)).await
+    }
+
+    /// Writes what of `bytes` is not `sent`, as [`send`](Self::send) does.
+    pub(crate) async fn send_rest(
+        &self,
+        bytes: &[u8],
+        sent: &mut usize,
+        patience: &Patience,
+    ) -> io::Result<()> {
+        if *sent == bytes.len() {
+            return Ok(());
         }
-        let slow = async {
-            // All of it: the part that is written already stays in memory with the rest.
-            let _unsent = Unsent::keep(bytes.len(), patience.unsent_max)?;
-            while !rest.is_empty() {
-                // From piece to piece: a mebibyte may take minutes on a bad line, and would begin anew each time.
-                match timeout(patience.write, self.writable()).await {
-                    Ok(writable) => writable?,
-                    Err(late) => {
-                        COUNTS.hit(Limit::WriteTime);
-                        return Err(late.into());
-                    }
-                }
-                match self.try_write(rest) {
-                    Ok(written) => rest = &rest[written..],
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => return Err(error),
+        // All of it: the part that is written already stays in memory with the rest.
+        let _unsent = Unsent::keep(bytes.len(), patience.unsent_max)?;
+        while *sent < bytes.len() {
+            // From piece to piece: a mebibyte may take minutes on a bad line, and would begin anew each time.
+            match timeout(patience.write, self.writable()).await {
+                Ok(writable) => writable?,
+                Err(late) => {
+                    COUNTS.hit(Limit::WriteTime);
+                    return Err(late.into());
                 }
             }
-            Ok(())
-        };
-        Box::pin(slow).await
+            match self.try_write(&bytes[*sent..]) {
+                Ok(written) => *sent += written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Ready when there is something to read, or the client has left.

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use everpoll_protocol::{Channel, Flavor, Input, Place, RawRequest, Request, Step};
+use everpoll_protocol::{Channel, Ended, Flavor, Input, Place, PollRequest, RawRequest, Request, Step, Wire};
 use mio::{Events, Token, Waker};
 use tokio::runtime::Handle;
 
@@ -20,8 +20,9 @@ use crate::metrics::{COUNTS, Way};
 use crate::seats::Seats;
 use crate::server::Server;
 use crate::stream::Stream;
-use crate::transport::Connection;
+use crate::transport::feed::{Follower, Found};
 use crate::transport::long_poll::{self, Answered, Turn};
+use crate::transport::{Connection, eventsource, frame, websocket};
 
 /// How many sockets are looked at before it is seen who else was told something.
 const EVENTS: usize = 256;
@@ -70,11 +71,40 @@ enum State {
     Held(Box<Holding>),
 }
 
-/// A poll that is held.
+/// A request that is held.
 struct Holding {
-    held: Held,
+    what: What,
     places: Places,
     seat: Option<Place>,
+}
+
+enum What {
+    Poll(Held),
+    Stream(Streaming),
+}
+
+/// A stream that has written all that there is.
+struct Streaming {
+    follower: Follower,
+    /// How much its client has sent that is of no interest.
+    passed_over: usize,
+    /// Since when a ping is unanswered. Not since when nothing was heard: while there are events, no ping is sent.
+    asked: Option<Instant>,
+}
+
+impl What {
+    fn request(&self) -> &PollRequest {
+        match self {
+            Self::Poll(held) => &held.request,
+            Self::Stream(stream) => &stream.follower.request,
+        }
+    }
+}
+
+/// What was read, as far as it is simple.
+enum Simple {
+    Poll(Held),
+    Stream(PollRequest, Connection),
 }
 
 impl Attendant {
@@ -232,9 +262,13 @@ impl Attendant {
                 continue;
             }
             parked.alarm = u64::MAX;
-            match parked.state {
+            match &parked.state {
                 State::Idle { .. } => self.close(server, entry),
-                State::Held(_) => self.timed_out(server, entry),
+                // The log is read as well: the wake-up may have been lost.
+                State::Held(holding) => match holding.what {
+                    What::Poll(_) => self.woken(server, entry, Wake::News),
+                    What::Stream(_) => self.heartbeat(server, entry),
+                },
             }
         }
     }
@@ -257,9 +291,12 @@ impl Attendant {
     }
 
     /// What a client sends while its poll is held is kept, or says that it has left.
-    fn pipelined(&mut self, server: &Server, entry: u32) {
+    fn pipelined(&mut self, server: &Arc<Server>, entry: u32) {
         let Some(Parked { socket, state: State::Held(holding), .. }) = self.parked(entry) else { return };
-        let kept = &mut holding.held.pipelined;
+        let kept = match &mut holding.what {
+            What::Poll(held) => &mut held.pipelined,
+            What::Stream(_) => return self.listen(server, entry),
+        };
         // One that sends more than that is not watched any longer, and its poll ends with its hold.
         while kept.len() < HEAD_MAX {
             let mut some = [0; 512];
@@ -285,8 +322,13 @@ impl Attendant {
             Err(_) => return self.close(server, entry),
         };
         let bytes = &some[..read];
-        match simple_poll(bytes, &parked.socket, server) {
-            Some(held) => self.begin(server, entry, held),
+        match simple(bytes, &parked.socket, server) {
+            Some(Simple::Poll(held)) => self.begin(server, entry, held),
+            Some(Simple::Stream(request, connection)) => {
+                if !self.begin_stream(server, entry, request, connection) {
+                    self.hand_over(server, entry, bytes.to_vec());
+                }
+            }
             None => self.hand_over(server, entry, bytes.to_vec()),
         }
     }
@@ -330,26 +372,202 @@ impl Attendant {
                 return;
             }
         };
-        server.busy.fetch_add(1, Ordering::SeqCst);
-        server.held[Way::of(&held.request) as usize].fetch_add(1, Ordering::SeqCst);
-        let places = lock(&self.lot.topics).enter(&held.request.channels, ticket);
-        let Some(parked) = self.parked(entry) else { return };
-        parked.state = State::Held(Box::new(Holding { held, places, seat }));
+        self.enter(server, entry, What::Poll(held), seat);
         self.wake_at(entry, until);
         // What came before the entry is read now.
         self.woken(server, entry, Wake::News);
     }
 
-    /// Something may have happened for a poll that is held.
+    /// From here on it is held.
+    fn enter(&mut self, server: &Server, entry: u32, what: What, seat: Option<Place>) {
+        server.busy.fetch_add(1, Ordering::SeqCst);
+        server.held[Way::of(what.request()) as usize].fetch_add(1, Ordering::SeqCst);
+        let ticket = Ticket { entry, hold: self.entries[entry as usize].holds };
+        let places = lock(&self.lot.topics).enter(&what.request().channels, ticket);
+        if let Some(parked) = self.parked(entry) {
+            parked.state = State::Held(Box::new(Holding { what, places, seat }));
+        }
+    }
+
+    /// Begins a stream; `false` when that is a task's affair.
+    fn begin_stream(
+        &mut self,
+        server: &Arc<Server>,
+        entry: u32,
+        request: PollRequest,
+        connection: Connection,
+    ) -> bool {
+        if server.draining() || !server.has_room() {
+            return false;
+        }
+        let way = Way::of(&request);
+        let ticket = Ticket { entry, hold: self.entries[entry as usize].holds };
+        let seat = match &request.wait_id {
+            // Browsers do not count WebSockets among the connections to a host, so these take nobody's place.
+            Some(wait_id) if request.flavor != Flavor::WebSocket => {
+                let sleeper = Sleeper::Parked(self.lot.clone(), ticket);
+                let place = Seats::take(&server.seats, wait_id, request.tab.as_ref(), sleeper);
+                let Some(place) = place else { return false };
+                Some(place)
+            }
+            _ => None,
+        };
+        let head = match request.flavor {
+            Flavor::WebSocket => websocket::head(&request).unwrap_or_default().into(),
+            _ => eventsource::head(server, &request, connection),
+        };
+        COUNTS.requests[way as usize].one();
+        let follower = Follower::new(server, request);
+        let due = Instant::now() + follower.interval();
+        // In this order: who has seen the head misses nothing that is published from now on.
+        self.enter(server, entry, What::Stream(Streaming { follower, passed_over: 0, asked: None }), seat);
+        self.wake_at(entry, due);
+        self.write_news(server, entry, head);
+        true
+    }
+
+    /// Writes `before`, and what there is for a stream behind it.
+    fn write_news(&mut self, server: &Arc<Server>, entry: u32, before: Bytes) {
+        let mut bytes = before;
+        loop {
+            let Some(Parked { socket, state: State::Held(holding), .. }) = self.parked(entry) else { return };
+            let What::Stream(Streaming { follower, .. }) = &mut holding.what else { return };
+            let found =
+                if follower.unread || bytes.is_empty() { follower.look(server) } else { Found::Nothing };
+            let interval = follower.interval();
+            let is_news = matches!(found, Found::News(_));
+            match found {
+                Found::News(written) if bytes.is_empty() => bytes = written.bytes.clone(),
+                Found::News(written) => bytes = [&bytes[..], &written.bytes[..]].concat().into(),
+                Found::Nothing if bytes.is_empty() => return,
+                Found::Nothing => {}
+                Found::Miss => return self.stream_to_task(server, entry, bytes, Vec::new()),
+            }
+            match socket.write(&bytes) {
+                Ok(written) if written == bytes.len() => {}
+                Ok(written) => {
+                    return self.stream_to_task(server, entry, bytes.slice(written..), Vec::new());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return self.stream_to_task(server, entry, bytes, Vec::new());
+                }
+                Err(_) => return self.close(server, entry),
+            }
+            bytes = Bytes::new();
+            if is_news {
+                self.wake_at(entry, Instant::now() + interval);
+            }
+            let Some(Parked { state: State::Held(holding), .. }) = self.parked(entry) else { return };
+            match &holding.what {
+                What::Stream(stream) if stream.follower.unread => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// A stream has had nothing to say for a while.
+    fn heartbeat(&mut self, server: &Arc<Server>, entry: u32) {
+        let Some(Parked { state: State::Held(holding), .. }) = self.parked(entry) else { return };
+        let What::Stream(Streaming { follower, asked, .. }) = &mut holding.what else { return };
+        let mut bytes = Vec::new();
+        let record = follower.heartbeat().map(|record| follower.written(&record));
+        if follower.wire() == Wire::Frames {
+            if asked.is_some_and(|asked| asked.elapsed() >= websocket::silence_max(server)) {
+                return self.close(server, entry);
+            }
+            asked.get_or_insert_with(Instant::now);
+            frame::write(frame::PING, b"", &mut bytes);
+            if let Some(record) = record {
+                frame::write(frame::TEXT, &record, &mut bytes);
+            }
+        } else {
+            bytes = record.unwrap_or_else(|| eventsource::HEARTBEAT.to_vec());
+        }
+        let due = Instant::now() + follower.interval();
+        self.wake_at(entry, due);
+        self.write_news(server, entry, bytes.into());
+    }
+
+    /// What a stream's client sends is a sign of life, and else of no interest.
+    fn listen(&mut self, server: &Arc<Server>, entry: u32) {
+        loop {
+            let Some(Parked { socket, state: State::Held(holding), .. }) = self.parked(entry) else { return };
+            let What::Stream(Streaming { follower, passed_over, asked }) = &mut holding.what else { return };
+            let is_websocket = follower.wire() == Wire::Frames;
+            // One that sends more than that to an EventSource is not watched any longer.
+            if !is_websocket && *passed_over >= HEAD_MAX {
+                return;
+            }
+            let mut some = [0; READ];
+            let read = match socket.read(&mut some) {
+                Ok(0) => return self.close(server, entry),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return self.close(server, entry),
+            };
+            *passed_over += read;
+            if !is_websocket {
+                continue;
+            }
+            *asked = None;
+            match frame::read(&some[..read]) {
+                frame::Read::Reply(reply) if reply.is_empty() => {}
+                frame::Read::Reply(reply) => self.write_news(server, entry, reply.into()),
+                frame::Read::Else => {
+                    return self.stream_to_task(server, entry, Bytes::new(), some[..read].to_vec());
+                }
+            }
+        }
+    }
+
+    /// Lets a task go on with a stream: `rest` is still to be sent, `before` was read.
+    fn stream_to_task(&mut self, server: &Arc<Server>, entry: u32, rest: Bytes, before: Vec<u8>) {
+        let Some((What::Stream(Streaming { follower, .. }), place)) = self.leave_keeping(server, entry)
+        else {
+            return;
+        };
+        match self.take(server, entry) {
+            Some(stream) => {
+                tokio::spawn(front::stream(stream, server.clone(), follower, place, rest, before));
+            }
+            None => {
+                if let Some(place) = place {
+                    Seats::give_back(&server.seats, &place);
+                }
+            }
+        }
+    }
+
+    /// Ends a stream.
+    fn end_stream(&mut self, server: &Arc<Server>, entry: u32, why: Ended) {
+        let Some(What::Stream(Streaming { follower, .. })) = self.leave(server, entry) else { return };
+        let is_websocket = follower.wire() == Wire::Frames;
+        let last = (!is_websocket).then(|| eventsource::last(server, &follower, why));
+        if let Some(stream) = self.take(server, entry) {
+            tokio::spawn(front::end_stream(stream, server.clone(), last, why));
+        }
+    }
+
+    /// Something may have happened for one who is held.
     fn woken(&mut self, server: &Arc<Server>, entry: u32, why: Wake) {
         let Some(Parked { state: State::Held(holding), .. }) = self.parked(entry) else { return };
-        let Held { request, poll, connection, .. } = &mut holding.held;
+        let Held { request, poll, connection, .. } = match &mut holding.what {
+            What::Poll(held) => held,
+            What::Stream(_) => {
+                return match why {
+                    Wake::News => self.write_news(server, entry, Bytes::new()),
+                    Wake::Replaced => self.end_stream(server, entry, Ended::Replaced),
+                    Wake::Drain => self.end_stream(server, entry, Ended::Draining),
+                };
+            }
+        };
         let input = match why {
             Wake::News => match long_poll::turn(server, request, poll, Some(*connection), true) {
                 Turn::Answered(answered) => return self.end(server, entry, answered),
                 Turn::Hold(_) => return,
                 Turn::Miss(_) => {
-                    let Some(held) = self.leave(server, entry) else { return };
+                    let Some(What::Poll(held)) = self.leave(server, entry) else { return };
                     return self.look_up(server, entry, held);
                 }
             },
@@ -361,20 +579,24 @@ impl Attendant {
         }
     }
 
-    /// The time of a hold is over. The log is read as well: the wake-up may have been lost.
-    fn timed_out(&mut self, server: &Arc<Server>, entry: u32) {
-        self.woken(server, entry, Wake::News);
-    }
-
     /// Ends a hold with an answer.
     fn end(&mut self, server: &Arc<Server>, entry: u32, answered: Answered) {
-        if let Some(held) = self.leave(server, entry) {
+        if let Some(What::Poll(held)) = self.leave(server, entry) {
             self.answer(server, entry, held, answered);
         }
     }
 
     /// Gives back what a hold had; the connection is without a request then.
-    fn leave(&mut self, server: &Server, entry: u32) -> Option<Held> {
+    fn leave(&mut self, server: &Server, entry: u32) -> Option<What> {
+        let (what, place) = self.leave_keeping(server, entry)?;
+        if let Some(place) = place {
+            Seats::give_back(&server.seats, &place);
+        }
+        Some(what)
+    }
+
+    /// As [`leave`](Self::leave), but for the browser's place.
+    fn leave_keeping(&mut self, server: &Server, entry: u32) -> Option<(What, Option<Place>)> {
         let Entry { holds, parked } = self.entries.get_mut(entry as usize)?;
         let parked = parked.as_mut()?;
         let state = std::mem::replace(&mut parked.state, State::Idle { first: false });
@@ -384,19 +606,16 @@ impl Attendant {
         };
         // Whoever has the ticket of this one wakes nobody from now on.
         *holds = holds.wrapping_add(1);
-        let Holding { held, places, seat } = *holding;
-        lock(&self.lot.topics).leave(&held.request.channels, &places, |moved| {
+        let Holding { what, places, seat } = *holding;
+        lock(&self.lot.topics).leave(&what.request().channels, &places, |moved| {
             let other = self.entries[moved.ticket.entry as usize].parked.as_mut();
             if let Some(Parked { state: State::Held(holding), .. }) = other {
                 holding.places.set(moved);
             }
         });
-        if let Some(place) = seat {
-            Seats::give_back(&server.seats, &place);
-        }
-        server.held[Way::of(&held.request) as usize].fetch_sub(1, Ordering::SeqCst);
+        server.held[Way::of(what.request()) as usize].fetch_sub(1, Ordering::SeqCst);
         server.busy.fetch_sub(1, Ordering::SeqCst);
-        Some(held)
+        Some((what, seat))
     }
 
     /// Writes an answer; what the socket does not take at once is a task's affair.
@@ -480,8 +699,8 @@ impl Attendant {
     }
 }
 
-/// The poll that was read, if it is complete, nothing follows it, and neither a stream nor padding is wanted.
-fn simple_poll(bytes: &[u8], socket: &Socket, server: &Server) -> Option<Held> {
+/// The poll or the stream that was read, if it is complete, nothing follows it, and no padding is wanted.
+fn simple(bytes: &[u8], socket: &Socket, server: &Server) -> Option<Simple> {
     let Ok(Parsed::Poll(head)) = head::parse(bytes) else { return None };
     if head.length != bytes.len() {
         return None;
@@ -497,9 +716,10 @@ fn simple_poll(bytes: &[u8], socket: &Socket, server: &Server) -> Option<Held> {
         may_upgrade: !head.http10,
     };
     let Ok(Request::Poll(request)) = Request::parse(&raw, &server.limits) else { return None };
-    if request.pad.is_some() || !matches!(request.flavor, Flavor::LongPoll | Flavor::ShortPoll) {
-        return None;
-    }
     let connection = Connection { keep_alive: head.keep_alive, http10: head.http10 };
-    Some(Held::new(request, connection, server))
+    match request.flavor {
+        Flavor::EventSource | Flavor::WebSocket => Some(Simple::Stream(request, connection)),
+        _ if request.pad.is_some() => None,
+        Flavor::LongPoll | Flavor::ShortPoll => Some(Simple::Poll(Held::new(request, connection, server))),
+    }
 }

@@ -3,16 +3,16 @@
 use std::task::Context;
 
 use bytes::Bytes;
-use everpoll_protocol::{Ended, Head, PollRequest, Reconnect, Stream as Events};
+use everpoll_protocol::{Ended, Head, Place, PollRequest, Reconnect, Stream as Events};
 
 use super::Connection;
-use super::feed::{Feed, Next};
+use super::feed::{Feed, Follower, Next};
 use crate::head::HEAD_MAX;
 use crate::server::{self, Server};
 use crate::stream::Stream;
 
 /// A line that is neither an event nor the end of one: some readers take an empty line for an event without data.
-const HEARTBEAT: &[u8] = b":\n";
+pub(crate) const HEARTBEAT: &[u8] = b":\n";
 
 /// Milliseconds after which a browser comes back when the stream breaks: from 1 to 3 s, or all that one restart threw out
 /// would come at once.
@@ -23,23 +23,50 @@ pub(crate) async fn serve(
     stream: &Stream,
     pipelined: &mut Vec<u8>,
     server: &Server,
-    request: &PollRequest,
+    request: PollRequest,
     connection: Connection,
 ) {
+    let head = head(server, &request, connection);
     // In this order: who has seen the head misses nothing that is published from now on.
-    let mut feed = Feed::begin(server, request);
+    let feed = Feed::begin(server, request);
+    if send(stream, server, &head).await.is_ok() {
+        follow(stream, pipelined, server, feed).await;
+    }
+}
+
+/// What a stream begins with.
+pub(crate) fn head(server: &Server, request: &PollRequest, connection: Connection) -> Bytes {
     let head = Head { keep_alive: false, http10: connection.http10, date: &server::http_date() };
     let retry = RETRY.start + server.random() % (RETRY.end - RETRY.start);
-    if send(stream, server, &Events::head(request, head, retry)).await.is_err() {
-        return;
+    Events::head(request, head, retry)
+}
+
+/// Goes on with a stream that has waited in a lot, and had this place. `rest` is still to be sent.
+pub(crate) async fn resume(
+    stream: &Stream,
+    pipelined: &mut Vec<u8>,
+    server: &Server,
+    follower: Follower,
+    place: Option<Place>,
+    rest: &Bytes,
+) {
+    let feed = Feed::resume(server, follower, place);
+    if stream.send_rest(rest, &mut 0, &server.patience).await.is_ok() {
+        follow(stream, pipelined, server, feed).await;
     }
+}
+
+async fn follow(stream: &Stream, pipelined: &mut Vec<u8>, server: &Server, mut feed: Feed<'_>) {
     loop {
         let closed = |context: &mut Context<'_>| stream.poll_closed(pipelined, HEAD_MAX, context);
         let written = match feed.next(closed).await {
-            Next::Write(written) => send_all(stream, server, &written.parts).await,
+            Next::Write(written) => send(stream, server, &written.bytes).await,
             Next::Heartbeat(None) => send(stream, server, HEARTBEAT).await,
-            Next::Heartbeat(Some(record)) => send(stream, server, &feed.written(&record)).await,
-            Next::End(why) => return end(stream, server, &feed, why).await,
+            Next::Heartbeat(Some(record)) => send(stream, server, &feed.follower().written(&record)).await,
+            Next::End(why) => {
+                let _ = send(stream, server, &last(server, feed.follower(), why)).await;
+                return;
+            }
             Next::Closed => return,
         };
         // Also when the client takes nothing: it comes back with its cursor when it can.
@@ -49,7 +76,8 @@ pub(crate) async fn serve(
     }
 }
 
-async fn end(stream: &Stream, server: &Server, feed: &Feed<'_>, why: Ended) {
+/// What a stream ends with.
+pub(crate) fn last(server: &Server, follower: &Follower, why: Ended) -> Vec<u8> {
     let reconnect_in = server.reconnect_in(match why {
         Ended::Draining => Reconnect::Drain,
         Ended::PlaceTaken | Ended::Replaced => Reconnect::HolderElsewhere,
@@ -57,16 +85,9 @@ async fn end(stream: &Stream, server: &Server, feed: &Feed<'_>, why: Ended) {
     });
     let mut last = Vec::new();
     // A browser keeps it for all later breaks of the connection, so it is never 0.
-    feed.wire().write_retry(reconnect_in.max(1) * 1000, &mut last);
-    last.extend(feed.written(&feed.end(why, reconnect_in)));
-    let _ = send(stream, server, &last).await;
-}
-
-async fn send_all(stream: &Stream, server: &Server, parts: &[Bytes]) -> std::io::Result<()> {
-    for part in parts {
-        send(stream, server, part).await?;
-    }
-    Ok(())
+    follower.wire().write_retry(reconnect_in.max(1) * 1000, &mut last);
+    last.extend(follower.written(&follower.end(why, reconnect_in)));
+    last
 }
 
 async fn send(stream: &Stream, server: &Server, bytes: &[u8]) -> std::io::Result<()> {

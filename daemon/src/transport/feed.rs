@@ -7,29 +7,45 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use everpoll_protocol::{Batch, Channels, Cursor, Ended, PollRequest, Record, Stream, Wire};
+use everpoll_protocol::{Batch, Channels, Cursor, Ended, Page, Place, PollRequest, Record, Stream, Wire};
 use tokio::time::{Sleep, sleep};
 
+use super::frame;
 use super::hold::{Hold, Refused, look};
 use crate::hub::{Wake, lock};
 use crate::metrics::{COUNTS, Way};
 use crate::server::{self, Server};
 
-/// One stream's place in the log.
+/// One stream that is served by a task.
 pub(super) struct Feed<'a> {
     server: &'a Server,
-    request: &'a PollRequest,
-    stream: Stream,
-    cursor: Cursor,
+    follower: Follower,
     /// Or why it is not held.
     hold: Result<Hold<'a>, Refused>,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// One stream's place in the log.
+pub(crate) struct Follower {
+    pub(crate) request: PollRequest,
+    stream: Stream,
+    cursor: Cursor,
     greeted: bool,
     /// Whether the log may have more than was read.
-    unread: bool,
-    timer: Pin<Box<Sleep>>,
+    pub(crate) unread: bool,
+}
+
+/// What a look at the window says to a stream.
+pub(crate) enum Found {
+    /// This is written.
+    News(Arc<Written>),
+    /// There is nothing to write.
+    Nothing,
+    /// Only the database knows.
+    Miss,
 }
 
 /// What a stream does next.
@@ -47,8 +63,10 @@ pub(super) enum Next {
 /// What is written of one batch.
 #[derive(Debug)]
 pub(crate) struct Written {
-    /// Each record for itself, or all of them together where the transport has no frames.
+    /// The texts of frames, where the transport has some.
     pub(super) parts: Vec<Bytes>,
+    /// All of it, as it is on the wire.
+    pub(crate) bytes: Bytes,
     batch: Batch,
 }
 
@@ -62,43 +80,42 @@ pub(crate) struct Key {
 
 impl<'a> Feed<'a> {
     /// From here on no event is missed.
-    pub(super) fn begin(server: &'a Server, request: &'a PollRequest) -> Self {
-        let stream = Stream::new(request, server.limits.heartbeat);
-        let timer = Box::pin(sleep(stream.interval()));
-        let hold = Hold::begin(server, request);
-        Self { server, request, stream, cursor: request.cursor, hold, greeted: false, unread: true, timer }
+    pub(super) fn begin(server: &'a Server, request: PollRequest) -> Self {
+        let hold = Hold::begin(server, &request);
+        Self::new(server, Follower::new(server, request), hold)
     }
 
-    /// How its records are written.
-    pub(super) fn wire(&self) -> Wire {
-        self.stream.wire()
+    /// Goes on with a stream that has waited in a lot, and had this place.
+    pub(super) fn resume(server: &'a Server, mut follower: Follower, place: Option<Place>) -> Self {
+        let hold = Hold::resume(server, &follower.request, place);
+        follower.unread = true;
+        Self::new(server, follower, Ok(hold))
     }
 
-    /// One record, written.
-    pub(super) fn written(&self, record: &Record) -> Vec<u8> {
-        let mut out = Vec::new();
-        self.wire().write(record, &mut out);
-        out
+    fn new(server: &'a Server, follower: Follower, hold: Result<Hold<'a>, Refused>) -> Self {
+        let timer = Box::pin(sleep(follower.interval()));
+        Self { server, follower, hold, timer }
     }
 
-    /// The last record, for a client that is to come back in `reconnect_in` seconds.
-    pub(super) fn end(&self, why: Ended, reconnect_in: u32) -> Record {
-        self.stream.end(why, reconnect_in, server::now())
+    /// The stream itself.
+    pub(super) fn follower(&self) -> &Follower {
+        &self.follower
     }
 
     /// Waits for what is to be done next. `closed` is ready when the client has left. Cancel safe.
     pub(super) async fn next(&mut self, mut closed: impl FnMut(&mut Context<'_>) -> Poll<()>) -> Next {
         loop {
-            if self.unread {
-                match Box::pin(self.read()).await {
-                    Ok(Some(written)) => {
-                        self.rest();
-                        COUNTS.deliveries[Way::of(self.request) as usize].add(written.batch.records.len());
-                        return Next::Write(written);
-                    }
-                    Ok(None) => continue,
-                    Err(why) => return Next::End(why),
-                }
+            if self.follower.unread {
+                let found = match self.follower.look(self.server) {
+                    Found::Miss => match Box::pin(self.follower.look_up(self.server)).await {
+                        Ok(found) => found,
+                        Err(why) => return Next::End(why),
+                    },
+                    found => found,
+                };
+                let Found::News(written) = found else { continue };
+                self.rest();
+                return Next::Write(written);
             }
             if self.server.draining() {
                 return Next::End(Ended::Draining);
@@ -125,54 +142,102 @@ impl<'a> Feed<'a> {
                 Some(Wake::Replaced) => return Next::End(Ended::Replaced),
                 Some(Wake::News) if self.timer.is_elapsed() => {
                     self.rest();
-                    // The log is read as well: a wake-up may have been lost.
-                    self.unread = true;
-                    return Next::Heartbeat(self.stream.heartbeat(server::now()));
+                    return Next::Heartbeat(self.follower.heartbeat());
                 }
-                Some(Wake::News) => self.unread = true,
+                Some(Wake::News) => self.follower.unread = true,
             }
         }
     }
 
     /// Begins the time anew after which a sign of life is due.
     fn rest(&mut self) {
-        let due = Instant::now() + self.stream.interval();
+        let due = Instant::now() + self.follower.interval();
         self.timer.as_mut().reset(due.into());
     }
+}
 
-    /// Reads what there is, once; `None` when that is nothing to write.
-    async fn read(&mut self) -> Result<Option<Arc<Written>>, Ended> {
-        let generation = lock(&self.server.window).generation();
+impl Follower {
+    /// A stream that has read nothing yet.
+    pub(crate) fn new(server: &Server, request: PollRequest) -> Self {
+        let (stream, cursor) = (Stream::new(&request, server.limits.heartbeat), request.cursor);
+        Self { request, stream, cursor, greeted: false, unread: true }
+    }
+
+    /// How its records are written.
+    pub(crate) fn wire(&self) -> Wire {
+        self.stream.wire()
+    }
+
+    /// How often it is to give a sign of life.
+    pub(crate) fn interval(&self) -> Duration {
+        self.stream.interval()
+    }
+
+    /// The sign of life that is due: a record, or one that scripts cannot see. The log is read as well: a wake-up may have been
+    /// lost.
+    pub(crate) fn heartbeat(&mut self) -> Option<Record> {
+        self.unread = true;
+        self.stream.heartbeat(server::now())
+    }
+
+    /// One record, written.
+    pub(crate) fn written(&self, record: &Record) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.wire().write(record, &mut out);
+        out
+    }
+
+    /// The last record, for a client that is to come back in `reconnect_in` seconds.
+    pub(crate) fn end(&self, why: Ended, reconnect_in: u32) -> Record {
+        self.stream.end(why, reconnect_in, server::now())
+    }
+
+    /// Looks once what there is, in memory.
+    pub(crate) fn look(&mut self, server: &Server) -> Found {
+        let generation = lock(&server.window).generation();
         let key = self.key();
-        if let Some(written) = key.as_ref().and_then(|key| self.server.streams.find(&generation, key)) {
+        if let Some(written) = key.as_ref().and_then(|key| server.streams.find(&generation, key)) {
             self.take(&written);
-            return Ok(Some(written));
+            return self.found(written);
         }
-        let page = match look(self.server, self.request, self.cursor, self.greeted) {
-            Some(page) => page,
-            None => {
-                let read = self.server.catch_up.read(&self.request.channels, self.cursor).await;
-                read.map_err(Ended::Failed)?
-            }
-        };
+        match look(server, &self.request, self.cursor, self.greeted) {
+            Some(page) => self.read(server, &page, generation, key),
+            None => Found::Miss,
+        }
+    }
+
+    /// Asks the database once what there is.
+    pub(crate) async fn look_up(&mut self, server: &Server) -> Result<Found, Ended> {
+        let generation = lock(&server.window).generation();
+        let read = server.catch_up.read(&self.request.channels, self.cursor).await;
+        let page = read.map_err(Ended::Failed)?;
+        Ok(self.read(server, &page, generation, self.key()))
+    }
+
+    fn read(&mut self, server: &Server, page: &Page, generation: u64, key: Option<Key>) -> Found {
         let batch = page.batch(self.request.wait_id.as_ref());
         let from = self.cursor;
         (self.cursor, self.unread) = (Cursor::After(batch.cursor), batch.more);
         if self.greeted && batch.gap.is_none() && batch.records.is_empty() {
             self.stream.wrote(&batch);
-            return Ok(None);
+            return Found::Nothing;
         }
         let shared = batch.gap.is_none() && page.records.iter().all(|record| record.exclude.is_none());
         self.greeted = true;
         let records = self.stream.read(&batch, from, server::now());
-        let parts = self.write(&records);
-        let written = Arc::new(Written { parts, batch });
+        let (parts, bytes) = self.write(&records);
+        let written = Arc::new(Written { parts, bytes, batch });
         if let (true, Some(key)) = (shared, key)
-            && lock(&self.server.window).generation() == generation
+            && lock(&server.window).generation() == generation
         {
-            self.server.streams.keep(&generation, key, written.clone());
+            server.streams.keep(&generation, key, written.clone());
         }
-        Ok(Some(written))
+        self.found(written)
+    }
+
+    fn found(&self, written: Arc<Written>) -> Found {
+        COUNTS.deliveries[Way::of(&self.request) as usize].add(written.batch.records.len());
+        Found::News(written)
     }
 
     /// Only those who have been greeted and stand at an id are alike.
@@ -191,19 +256,19 @@ impl<'a> Feed<'a> {
         (self.cursor, self.unread) = (Cursor::After(written.batch.cursor), written.batch.more);
     }
 
-    fn write(&self, records: &[Arc<Record>]) -> Vec<Bytes> {
+    /// The texts of the frames, if there are any, and all bytes.
+    fn write(&self, records: &[Arc<Record>]) -> (Vec<Bytes>, Bytes) {
         let wire = self.stream.wire();
-        let mut parts = Vec::with_capacity(if wire == Wire::Frames { records.len() } else { 1 });
-        let mut part = Vec::new();
+        let (mut parts, mut all) = (Vec::new(), Vec::new());
         for record in records {
-            wire.write(record, &mut part);
             if wire == Wire::Frames {
-                parts.push(std::mem::take(&mut part).into());
+                let text = self.written(record);
+                frame::write(frame::TEXT, &text, &mut all);
+                parts.push(text.into());
+            } else {
+                wire.write(record, &mut all);
             }
         }
-        if !part.is_empty() {
-            parts.push(part.into());
-        }
-        parts
+        (parts, all.into())
     }
 }

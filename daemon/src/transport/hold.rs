@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use everpoll_protocol::{Cursor, Flavor, Page, PollRequest};
+use everpoll_protocol::{Cursor, Flavor, Page, Place, PollRequest};
 
 use crate::hub::{Sleeper, Subscription, Waiter, lock};
 use crate::metrics::Way;
@@ -44,6 +44,14 @@ impl<'a> Hold<'a> {
         };
         let _counted = Counted::new(&server.held[Way::of(request) as usize]);
         Ok(Self { subscription: server.hub.subscribe(&request.channels, waiter), _seat: seat, _counted })
+    }
+
+    /// Goes on with a hold that was another's, and had this place.
+    pub(super) fn resume(server: &'a Server, request: &PollRequest, place: Option<Place>) -> Self {
+        let waiter: Arc<Waiter> = Arc::default();
+        let seat = place.map(|place| Seats::adopt(&server.seats, place, Sleeper::Task(waiter.clone())));
+        let _counted = Counted::new(&server.held[Way::of(request) as usize]);
+        Self { subscription: server.hub.subscribe(&request.channels, waiter), _seat: seat, _counted }
     }
 
     /// What is woken by news.

@@ -4,7 +4,8 @@
 //! [`feed`] follows the log for a stream.
 
 pub(crate) mod eventsource;
-mod feed;
+pub(crate) mod feed;
+pub(crate) mod frame;
 mod hold;
 pub(crate) mod long_poll;
 pub(crate) mod padded;

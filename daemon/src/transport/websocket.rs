@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use everpoll_protocol::{Ended, PollRequest, Reconnect};
+use everpoll_protocol::{Ended, Place, PollRequest, Reconnect};
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -17,7 +17,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use super::feed::{Feed, Next};
+use super::feed::{Feed, Follower, Next};
+use super::frame;
 use crate::metrics::{COUNTS, Limit};
 use crate::server::{self, Server};
 use crate::stream::{Rewound, Stream};
@@ -34,19 +35,67 @@ const CLOSING: Duration = Duration::from_secs(2);
 type Socket = WebSocketStream<Rewound>;
 
 /// Serves a WebSocket until one of the two ends it.
-pub(crate) async fn serve(stream: Stream, before: Vec<u8>, server: &Server, request: &PollRequest) {
-    let Some(key) = &request.websocket_key else { return };
+pub(crate) async fn serve(stream: Stream, before: Vec<u8>, server: &Server, request: PollRequest) {
+    let Some(head) = head(&request) else { return };
     // In this order: who has seen the head misses nothing that is published from now on.
     let mut feed = Feed::begin(server, request);
-    let head = format!(
+    if stream.send(head.as_bytes(), &server.patience).await.is_ok() {
+        run(stream, before, server, &mut feed).await;
+    }
+}
+
+/// What a WebSocket begins with; `None` when none is wanted.
+pub(crate) fn head(request: &PollRequest) -> Option<String> {
+    let key = request.websocket_key.as_ref()?;
+    Some(format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {}\r\nDate: {}\r\n\r\n",
         derive_accept_key(&key[..]),
         server::http_date()
-    );
-    if stream.send(head.as_bytes(), &server.patience).await.is_err() {
-        return;
+    ))
+}
+
+/// Goes on with a stream that has waited in a lot, and had this place. Of what it was to send, `rest` is not sent.
+pub(crate) async fn resume(
+    stream: Stream,
+    before: Vec<u8>,
+    server: &Server,
+    follower: Follower,
+    place: Option<Place>,
+    rest: Bytes,
+) {
+    let mut feed = Feed::resume(server, follower, place);
+    let mut sent = 0;
+    match stream.send_rest(&rest, &mut sent, &server.patience).await {
+        Ok(()) => run(stream, before, server, &mut feed).await,
+        Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            // Behind the frame that is half sent.
+            let mut frame = rest[sent..].to_vec();
+            let reason = b"\x03\xf5resume from your cursor";
+            frame::write(8, reason, &mut frame);
+            let _ = timeout(CLOSING, stream.send(&frame, &server.patience)).await;
+        }
+        Err(_) => {}
     }
+}
+
+/// Ends a stream that has waited in a lot.
+pub(crate) async fn end(stream: Stream, server: &Server, why: Ended) {
+    let mut socket = socket(stream, Vec::new(), server).await;
+    finish(&mut socket, farewell(server, why)).await;
+}
+
+async fn run(stream: Stream, before: Vec<u8>, server: &Server, feed: &mut Feed<'_>) {
+    let mut socket = socket(stream, before, server).await;
+    if let Some(close) = follow(&mut socket, server, feed).await {
+        finish(&mut socket, close).await;
+    }
+}
+
+async fn socket(stream: Stream, before: Vec<u8>, server: &Server) -> Box<Socket> {
+    // Of a connection that has just come to its task the reactor does not know yet that it takes something, and an answer that
+    // is not written at once is lost where the client has closed.
+    let _ = timeout(server.patience.write, stream.writable()).await;
     let config = WebSocketConfig::default()
         // Kept while the socket is idle. Clients send next to nothing.
         .read_buffer_size(256)
@@ -54,16 +103,17 @@ pub(crate) async fn serve(stream: Stream, before: Vec<u8>, server: &Server, requ
         .max_message_size(Some(MESSAGE_MAX))
         .max_frame_size(Some(MESSAGE_MAX));
     let stream = Rewound::new(before, stream, None);
-    let mut socket = Box::new(WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await);
-    if let Some(close) = follow(&mut socket, server, &mut feed).await {
-        finish(&mut socket, close).await;
-    }
+    Box::new(WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await)
+}
+
+/// How long a client may leave a ping unanswered: two heartbeats, less a little, since the timer that looks is not exact.
+pub(crate) fn silence_max(server: &Server) -> Duration {
+    2 * server.limits.heartbeat - server.limits.heartbeat / 4
 }
 
 /// Writes events until something ends it; `None` when nobody is there any more who could be told why.
 async fn follow(socket: &mut Socket, server: &Server, feed: &mut Feed<'_>) -> Option<CloseFrame> {
-    // Two heartbeats, less a little, since the timer that looks is not exact.
-    let silence_max = 2 * server.limits.heartbeat - server.limits.heartbeat / 4;
+    let silence_max = silence_max(server);
     // Since when a ping is unanswered. Not since when nothing was heard: while there are events, no ping is sent.
     let mut asked: Option<Instant> = None;
     loop {
@@ -92,7 +142,7 @@ async fn follow(socket: &mut Socket, server: &Server, feed: &mut Feed<'_>) -> Op
                 if send(socket, server, [Message::Ping(Bytes::new())]).await.is_err() {
                     return None;
                 }
-                record.into_iter().map(|record| feed.written(&record).into()).collect()
+                record.into_iter().map(|record| feed.follower().written(&record).into()).collect()
             }
             Next::End(why) => return Some(farewell(server, why)),
             Next::Closed => return broken,
