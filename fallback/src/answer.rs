@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use everpoll_log::{Limit, Log, LogError, Options};
 use everpoll_protocol::{
-    Channels, Cursor, Failure, Input, Limits, Page, Poll, PollRequest, PublishRequest, Reconnect, Reply,
-    Request, ServeError, Steering, Step, Timestamp,
+    Channels, Cursor, Failure, Input, Limits, MAX_PUBLISH_EVENTS, NewEvent, Page, Poll, PollRequest,
+    PublishRequest, Reconnect, Reply, Request, ServeError, Steering, Step, Timestamp,
 };
 use everpoll_settings::Settings;
 
@@ -18,6 +18,9 @@ use crate::look::Look;
 use crate::outage::Outage;
 use crate::strain::Strain;
 use crate::variables::{Described, Variables, target};
+
+/// A transaction with so much data takes no further request in.
+const TRANSACTION_BYTES: usize = 1024 * 1024;
 
 /// Answers requests, from any number of threads.
 #[derive(Debug)]
@@ -45,16 +48,43 @@ pub enum Asked {
     },
 }
 
+/// What requests have in common that one statement serves.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Same {
+    /// They read the same.
+    Read(Channels, Cursor),
+    /// They append, and share a transaction.
+    Publish,
+}
+
 impl Asked {
-    /// What polls have in common that read the same; `None` for a publish.
-    pub fn same(&self) -> Option<(Channels, Cursor)> {
-        self.poll().map(|poll| (poll.channels.clone(), poll.cursor))
+    /// What it has in common with others.
+    pub fn same(&self) -> Same {
+        match self {
+            Self::Poll(poll) => Same::Read(poll.channels.clone(), poll.cursor),
+            Self::Publish { .. } => Same::Publish,
+        }
     }
 
     fn poll(&self) -> Option<&PollRequest> {
         match self {
             Self::Poll(request) => Some(request),
             Self::Publish { .. } => None,
+        }
+    }
+
+    /// What it appends.
+    fn events(&self) -> &[NewEvent] {
+        match self {
+            Self::Poll(_) => &[],
+            Self::Publish { request, .. } => &request.events,
+        }
+    }
+
+    fn head_only(&self) -> bool {
+        match self {
+            Self::Poll(request) => request.head_only,
+            Self::Publish { head_only, .. } => *head_only,
         }
     }
 }
@@ -138,7 +168,7 @@ impl Answers {
         asked.iter().map(told).collect()
     }
 
-    /// Answers requests that [ask the same](Asked::same), or a single one, by one read.
+    /// Answers requests that [ask the same](Asked::same), or a single one, by one statement.
     pub fn ask_together(&self, log: &mut Log, asked: &[&Asked], load: u32) -> Vec<Reply> {
         let polls: Vec<_> = asked.iter().filter_map(|asked| asked.poll()).collect();
         match polls.as_slice() {
@@ -151,8 +181,38 @@ impl Answers {
                 };
                 polls.iter().map(reply).collect()
             }
-            _ => asked.iter().map(|asked| self.ask(log, asked, load)).collect(),
+            _ => self.publish_together(log, asked, load),
         }
+    }
+
+    /// Publishes, as many requests in one transaction as fit, and answers in their order.
+    fn publish_together(&self, log: &mut Log, mut asked: &[&Asked], load: u32) -> Vec<Reply> {
+        let mut replies = Vec::with_capacity(asked.len());
+        while !asked.is_empty() {
+            let (now, rest) = asked.split_at(fitting(asked));
+            asked = rest;
+            let events: Vec<_> = now.iter().flat_map(|asked| asked.events()).cloned().collect();
+            let alone = now.len() == 1 || now.iter().any(|asked| asked.poll().is_some());
+            let published = (!alone).then(|| self.with_log(|| log.publish(&events)));
+            match published {
+                Some(Ok(ids)) => {
+                    let mut ids = ids.as_slice();
+                    for asked in now {
+                        let (own, others) = ids.split_at(asked.events().len().min(ids.len()));
+                        ids = others;
+                        replies.push(Reply::published(own));
+                    }
+                }
+                Some(Err(failure @ Failure::Serve(_))) => {
+                    replies.extend(now.iter().map(|asked| self.refuse(&failure, load, asked.head_only())));
+                }
+                // One of several may be at fault; each is tried alone.
+                Some(Err(Failure::Request(_))) | None => {
+                    replies.extend(now.iter().map(|asked| self.ask(log, asked, load)));
+                }
+            }
+        }
+        replies
     }
 
     fn ask(&self, log: &mut Log, asked: &Asked, load: u32) -> Reply {
@@ -241,6 +301,18 @@ impl Answers {
     fn random(&self) -> u32 {
         self.random.hash_one(self.random_state.fetch_add(1, Ordering::Relaxed)) as u32
     }
+}
+
+/// How many of these fit into one transaction: one, or as many as do not make it long.
+fn fitting(asked: &[&Asked]) -> usize {
+    let (mut events, mut bytes) = (0, 0);
+    let fits = |asked: &&&Asked| {
+        let fits = events < MAX_PUBLISH_EVENTS && bytes < TRANSACTION_BYTES;
+        events += asked.events().len();
+        bytes += asked.events().iter().map(|event| event.data.as_str().len()).sum::<usize>();
+        fits
+    };
+    asked.iter().take_while(fits).count().max(1)
 }
 
 /// A read appends nothing that could be refused.

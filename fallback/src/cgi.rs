@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use everpoll_log::LogError;
+use everpoll_log::Log;
 use everpoll_protocol::{Failure, Reply, RequestError, ServeError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -21,26 +21,17 @@ const BODY_PATIENCE: Duration = Duration::from_secs(5);
 /// Most bytes of a body that are read although it is too large.
 const PASSED_OVER_MAX: u64 = 64 * 1024 * 1024;
 
-/// Answers the request that `variables` and `stdin` are.
-///
-/// # Errors
-///
-/// When the database's URL is wrong. The client is answered all the same, by the caller.
-pub fn answer(
-    answers: &Answers,
-    variables: &dyn Variables,
-    stdin: impl Read + AsFd,
-) -> Result<Reply, LogError> {
-    let mut log = answers.log()?;
+/// Answers the request that `variables` and `stdin` are. The log is the caller's, who writes the reply before it is closed.
+pub fn answer(answers: &Answers, log: &mut Log, variables: &dyn Variables, stdin: impl Read + AsFd) -> Reply {
     let body = match body(variables, answers.body_max(variables), stdin) {
         Ok(body) => body,
         Err(error) => {
             let head_only = *variables.text("REQUEST_METHOD") == *b"HEAD";
-            return Ok(answers.refuse(&Failure::Request(error), 0, head_only));
+            return answers.refuse(&Failure::Request(error), 0, head_only);
         }
     };
     // The load of a machine that starts a process for each request is not known here.
-    Ok(answers.answer(&mut log, variables, &body, 0))
+    answers.answer(log, variables, &body, 0)
 }
 
 /// The reply when the program itself is set up wrongly. What is wrong is for the operator, on stderr.
@@ -57,8 +48,21 @@ pub fn misconfigured() -> Reply {
 ///
 /// When the web server does not take it: the client has left.
 pub fn write(reply: &Reply, mut stdout: impl Write) -> io::Result<()> {
-    stdout.write_all(&reply.to_cgi())?;
-    stdout.flush()
+    stdout.write_all(&reply.to_cgi())
+}
+
+/// The other end of the web server's pipe. The standard library's own would write line by line.
+#[derive(Debug)]
+pub struct Stdout;
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(rustix::stdio::stdout(), bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Reads a body of at most `limit` bytes, as long as it keeps coming.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use everpoll_settings::{Listen, LogFormat, Settings};
 use tracing::info;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::answer::Answers;
 use crate::arguments::Arguments;
@@ -73,19 +75,26 @@ pub(crate) fn refuse(problems: &[String], code: u8) -> ExitCode {
 
 /// One request, from the environment and stdin to stdout.
 fn cgi(arguments: &Arguments, variables: &Environment) -> ExitCode {
-    let answered = settings(arguments, web_server(variables).as_ref()).and_then(|settings| {
+    // Whether the web server can be reached from elsewhere is not known; where the request comes from, it says.
+    let answers = settings(arguments, web_server(variables).as_ref()).and_then(|settings| {
         diagnostics(&settings);
-        // Whether the web server can be reached from elsewhere is not known; where the request comes from, it says.
         let answers = Answers::new(&settings, true);
-        cgi::answer(&answers, variables, io::stdin()).map_err(|error| vec![error.to_string()])
+        let log = answers.log().map_err(|error| vec![error.to_string()])?;
+        Ok((answers, log))
     });
-    let (reply, code) = match answered {
-        Ok(reply) => (reply, ExitCode::SUCCESS),
-        Err(problems) => (cgi::misconfigured(), refuse(&problems, 2)),
-    };
     // If it is not taken, the client has left.
-    let _ = cgi::write(&reply, io::stdout().lock());
-    code
+    match answers {
+        Ok((answers, mut log)) => {
+            let reply = cgi::answer(&answers, &mut log, variables, io::stdin());
+            let _ = cgi::write(&reply, cgi::Stdout);
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            let code = refuse(&problems, 2);
+            let _ = cgi::write(&cgi::misconfigured(), cgi::Stdout);
+            code
+        }
+    }
 }
 
 /// Where the web server listens that started us, if it says so.
@@ -186,14 +195,49 @@ fn raise_file_limit(wanted: usize) -> usize {
 
 /// Sends diagnostics to stderr, as the settings say.
 fn diagnostics(settings: &Settings) {
-    let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
+    let filter = filter(&settings.log);
     // Where a host program has set something up, that stays.
     let _ = match settings.log_format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).finish().with(filter).try_init(),
+        LogFormat::Text => builder.finish().with(filter).try_init(),
     };
+}
+
+/// Reads what the daemon reads as an `EnvFilter`. That one brings regular expressions along, for spans, which are not here: a CGI
+/// program would be larger by them, and later.
+fn filter(text: &str) -> Targets {
+    let of_spans = |part: &&str| part.contains(['[', '{', '}', ']']);
+    let parts: Vec<_> = text.split(',').filter(|part| !of_spans(part)).collect();
+    let Ok(filter) = parts.join(",").parse::<Targets>() else {
+        return Targets::new().with_default(LevelFilter::INFO);
+    };
+    match filter.default_level() {
+        Some(_) => filter,
+        None => filter.with_default(LevelFilter::ERROR),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn diagnostics_are_chosen_as_the_daemon_chooses_them() {
+        let shown = |text: &str, target: &str, level: Level| filter(text).would_enable(target, &level);
+        assert!(shown("info", "everpoll_log", Level::INFO) && !shown("info", "everpoll_log", Level::DEBUG));
+        assert!(shown("info,everpoll_log=debug", "everpoll_log::postgres", Level::DEBUG));
+        assert!(!shown("info,everpoll_log=debug", "everpoll_fallback", Level::DEBUG));
+        assert!(
+            shown("everpoll_log=debug", "other", Level::ERROR)
+                && !shown("everpoll_log=debug", "other", Level::WARN)
+        );
+        assert!(shown("warn,[poll{channel=a}]=trace", "other", Level::WARN));
+        assert!(!shown("off", "other", Level::ERROR));
+    }
 }

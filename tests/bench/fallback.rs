@@ -26,11 +26,14 @@ enum Way {
     Fallback,
     /// The fallback, after the daemon was not there.
     Outage,
-    /// PHP-FPM.
-    Php,
+    /// PHP-FPM, with one of [`POOLS`].
+    Php(usize),
 }
 
-const WAYS: [Way; 5] = [Way::Return, Way::File, Way::Fallback, Way::Outage, Way::Php];
+const WAYS: [Way; 6] = [Way::Return, Way::File, Way::Fallback, Way::Outage, Way::Php(0), Way::Php(1)];
+
+/// PHP-FPM's processes: as many as the fallback has workers, and as many as there are clients.
+const POOLS: [usize; 2] = [8, 64];
 
 /// What one way took with so many connections.
 #[derive(Default)]
@@ -45,12 +48,12 @@ struct Site {
     straight: WebServer,
     shipped: WebServer,
     fallback: Watched,
-    php: Option<Php>,
+    php: Vec<Php>,
     request: Vec<u8>,
-    php_request: Vec<u8>,
+    php_query: String,
     // What the servers above need for as long as they run.
     _fallback: Fallback,
-    _log: Log,
+    log: Log,
     _directory: TestDir,
 }
 
@@ -68,10 +71,12 @@ pub(crate) fn run(scale: &Scale) -> Table {
         "with its share of files, MB",
     ];
     let mut table = Table::new("The fallback behind nginx, empty polls", &columns);
-    let php = scale.peers.then(Php::start).flatten();
-    let has_php = php.is_some();
-    let logs =
-        [("PostgreSQL", Site::start(Log::postgres(), php)), ("SQLite", Site::start(Log::sqlite(), None))];
+    let php: Vec<_> = POOLS.into_iter().filter(|_| scale.peers).filter_map(Php::start).collect();
+    let has_php = !php.is_empty();
+    let logs = [
+        ("PostgreSQL", Site::start(Log::postgres(), php)),
+        ("SQLite", Site::start(Log::sqlite(), Vec::new())),
+    ];
     let runtime = load::runtime();
     let mut rows: Vec<(String, Way, Vec<Paces>, usize)> = Vec::new();
     for _ in 0..scale.runs {
@@ -101,7 +106,7 @@ pub(crate) fn run(scale: &Scale) -> Table {
             None => cells.extend(["".into(), "".into()]),
         }
         match way {
-            Way::Php => table.peer(name.clone(), cells),
+            Way::Php(_) => table.peer(name.clone(), cells),
             _ => table.row(name.clone(), cells),
         }
     }
@@ -114,6 +119,14 @@ pub(crate) fn run(scale: &Scale) -> Table {
          the database's is not in it.",
         rate(2) / rate(0) * 100.0,
     ));
+    if let Log::Postgres(database) = &logs[0].1.log {
+        let count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'everpoll-fallback'";
+        let connections = database.psql(count);
+        table.note(format!(
+            "The fallback had made {} connections to PostgreSQL in the end; PHP-FPM makes one for each process.",
+            connections.trim()
+        ));
+    }
     if scale.peers && !has_php {
         table.note("PHP-FPM is not installed, so its row is missing: `tests/bench/peers/install php`.");
     }
@@ -127,7 +140,7 @@ impl Way {
             Self::File => "floor: nginx, a file".to_owned(),
             Self::Fallback => format!("fallback on {log}"),
             Self::Outage => format!("fallback on {log}, no daemon"),
-            Self::Php => "PHP-FPM".to_owned(),
+            Self::Php(pool) => format!("PHP-FPM, {} processes", POOLS[pool]),
         }
     }
 }
@@ -142,17 +155,18 @@ impl Paces {
 }
 
 impl Site {
-    fn start(log: Log, php: Option<Php>) -> Self {
+    fn start(log: Log, php: Vec<Php>) -> Self {
         let directory = TestDir::new();
         let file = directory.file("floor.json", "[]");
         // Nobody listens there.
         let daemon = Address::Unix(directory.join("daemon.sock"));
         let mut fallback = Fallback::on(log.url()).start();
-        let php_location = php.as_ref().map(|php| php.location(&log.url())).unwrap_or_default();
-        let floors = php_location
+        let locations =
+            php.iter().enumerate().map(|(pool, php)| php.location(&format!("php{pool}"), &log.url()));
+        let floors = locations.collect::<String>()
             + &format!(
                 "location = /floor/return {{ default_type application/json; return 200 '[]'; }}\n\
-             location = /floor/file {{ default_type application/json; alias {}; }}\n",
+                 location = /floor/file {{ default_type application/json; alias {}; }}\n",
                 file.display()
             );
         let straight = WebServer::nginx_with(&daemon, fallback.address(), |text| {
@@ -166,16 +180,15 @@ impl Site {
         let id = fallback.process().id();
         let query = format!("last_event_id={cursor}");
         let request = load::poll("cheese", "browser", &query);
-        let php_request = load::get(&format!("/php/cheese/browser?{query}"));
         Self {
             straight,
             shipped,
             fallback: Watched(id),
             php,
             request,
-            php_request,
+            php_query: query,
             _fallback: fallback,
-            _log: log,
+            log,
             _directory: directory,
         }
     }
@@ -186,7 +199,7 @@ impl Site {
             Way::Return => load::get("/floor/return"),
             Way::File => load::get("/floor/file"),
             Way::Fallback | Way::Outage => self.request.clone(),
-            Way::Php => self.php_request.clone(),
+            Way::Php(pool) => load::get(&format!("/php{pool}/cheese/browser?{}", self.php_query)),
         };
         load::closed_loop(runtime, server.address(), connections, &request, 200, scale.time)
     }
@@ -196,7 +209,7 @@ impl Site {
         match way {
             Way::Return | Way::File => first,
             Way::Fallback | Way::Outage => true,
-            Way::Php => self.php.is_some(),
+            Way::Php(pool) => pool < self.php.len(),
         }
     }
 
@@ -204,7 +217,7 @@ impl Site {
         match way {
             Way::Return | Way::File => None,
             Way::Fallback | Way::Outage => Some(self.fallback.all_memory()),
-            Way::Php => self.php.as_ref().map(Php::memory),
+            Way::Php(pool) => self.php.get(pool).map(Php::memory),
         }
     }
 }

@@ -18,6 +18,7 @@ use everpoll_tests::{Database, Sqlite, process};
 
 mod audience;
 mod bare;
+mod cgi;
 mod fallback;
 mod fanout;
 mod flow;
@@ -160,6 +161,7 @@ const ALL: &[Benchmark] = &[
     benchmark(&["scale"], "100,000 polls, held by six daemons behind nginx", scale::run),
     benchmark(&["publish"], "transactions that publish in a second", publish::run),
     benchmark(&["fallback"], "polls that the fallback answers in a second", fallback::run),
+    benchmark(&["cgi"], "how long the fallback takes as plain CGI", cgi::run),
 ];
 
 /// What was asked for.

@@ -1,7 +1,7 @@
 //! PHP-FPM with a short script that does the fallback's query over a connection that is kept: what the fallback replaces.
 //!
 //! What a newcomer gets wrong: a connection that nginx keeps open occupies one of PHP-FPM's processes, so there is none of that
-//! here. And more processes than these do not make it faster on two cores.
+//! here. And a request occupies a process until it is answered, so a pool has as many as requests are to be served at once.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,9 +9,6 @@ use std::process::Command;
 use everpoll_tests::{Process, TestDir, wait};
 
 use crate::watch::{self, Memory};
-
-/// PHP's processes, as many as the fallback has workers: each has a connection to the database.
-const PROCESSES: u32 = 8;
 
 /// A running PHP-FPM.
 pub(crate) struct Php {
@@ -21,8 +18,8 @@ pub(crate) struct Php {
 }
 
 impl Php {
-    /// Starts it; `None` when it is not installed.
-    pub(crate) fn start() -> Option<Self> {
+    /// Starts it with so many processes, each of which has a connection to the database; `None` when it is not installed.
+    pub(crate) fn start(processes: usize) -> Option<Self> {
         let program = installed()?;
         let directory = TestDir::new();
         let script = include_str!("peers/php/poll.php");
@@ -32,7 +29,7 @@ impl Php {
             "php-fpm.conf",
             format!(
                 "[global]\nerror_log = {path}/error.log\ndaemonize = no\n[poll]\nlisten = {path}/php.sock\nlisten.mode = 0666\n\
-                 listen.backlog = 4096\nuser = root\npm = static\npm.max_children = {PROCESSES}\n"
+                 listen.backlog = 4096\nuser = root\npm = static\npm.max_children = {processes}\n"
             ),
         );
         let mut command = Command::new(program);
@@ -44,10 +41,10 @@ impl Php {
     }
 
     /// The location of nginx that passes polls to it, with the parameters that the fallback gets.
-    pub(crate) fn location(&self, database: &str) -> String {
+    pub(crate) fn location(&self, prefix: &str, database: &str) -> String {
         let path = self.directory.path().display();
         format!(
-            "location ^~ /php/ {{\nfastcgi_pass unix:{path}/php.sock;\nfastcgi_connect_timeout 3s;\nfastcgi_read_timeout 30s;\n\
+            "location ^~ /{prefix}/ {{\nfastcgi_pass unix:{path}/php.sock;\nfastcgi_connect_timeout 3s;\nfastcgi_read_timeout 30s;\n\
              gzip off;\nfastcgi_param SCRIPT_FILENAME {path}/poll.php;\nfastcgi_param DATABASE \"{database}\";\n\
              fastcgi_param REQUEST_METHOD $request_method;\nfastcgi_param REQUEST_URI $request_uri;\n\
              fastcgi_param QUERY_STRING $query_string;\nfastcgi_param SERVER_PROTOCOL $server_protocol;\n\

@@ -1,6 +1,6 @@
 //! `POST /publish`: all or nothing, who may, and how many requests become one transaction.
 
-use everpoll_tests::{http, wait};
+use everpoll_tests::{Address, http, wait};
 use serde_json::json;
 
 use crate::site::{self, Site, Store};
@@ -37,35 +37,49 @@ fn request_that_the_database_refuses_does_not_harm_those_that_share_its_transact
     let site = Site::on(Store::postgres());
     let database = site.store.database();
     database.psql(TABOO);
-    let cursor = site.cursor("cheese");
-    let replies = together(&site, 40, |number| {
-        let kind = if number % 10 == 7 { "taboo" } else { "made" };
-        let event = |part: usize| {
-            let data = (10 * number + part).to_string();
-            Draft { kind: if part == 1 { kind } else { "made" }, ..Draft::new("cheese", &data) }.to_body()
-        };
-        format!("[{},{}]", event(0), event(1))
-    });
-    for (number, reply) in replies.iter().enumerate() {
-        let status = if number % 10 == 7 { 400 } else { 201 };
-        assert_eq!(reply.status, status, "{number}: {}", reply.text());
+    for (name, address) in site.doors() {
+        let channel = format!("cheese-{name}");
+        let cursor = site.cursor(&channel);
+        let replies = together(&site, address, 40, |number| {
+            let kind = if number % 10 == 7 { "taboo" } else { "made" };
+            let event = |part: usize| {
+                let data = (10 * number + part).to_string();
+                Draft { kind: if part == 1 { kind } else { "made" }, ..Draft::new(&channel, &data) }.to_body()
+            };
+            format!("[{},{}]", event(0), event(1))
+        });
+        for (number, reply) in replies.iter().enumerate() {
+            let status = if number % 10 == 7 { 400 } else { 201 };
+            assert_eq!(reply.status, status, "{name} {number}: {}", reply.text());
+        }
+        let (events, _) = site::collect(site.door(1), &channel, cursor, 72);
+        let mut data: Vec<_> = events.iter().map(|event| event.data.as_u64().unwrap()).collect();
+        data.sort_unstable();
+        let expected = (0..40).filter(|n| n % 10 != 7).flat_map(|n| [10 * n, 10 * n + 1]);
+        assert_eq!(data, expected.collect::<Vec<_>>(), "{name}");
+        // Each is told the ids of its own.
+        for (number, reply) in replies.iter().enumerate().filter(|(number, _)| number % 10 != 7) {
+            let told: Vec<_> =
+                reply.json()["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect();
+            let own = events.iter().filter(|event| event.data.as_u64().unwrap() / 10 == number as u64);
+            assert_eq!(told, own.map(|event| event.id).collect::<Vec<_>>(), "{name} {number}");
+        }
     }
-    let (events, _) = site::collect(site.door(1), "cheese", cursor, 72);
-    let mut data: Vec<_> = events.iter().map(|event| event.data.as_u64().unwrap()).collect();
-    data.sort_unstable();
-    let expected = (0..40).filter(|n| n % 10 != 7).flat_map(|n| [10 * n, 10 * n + 1]);
-    assert_eq!(data, expected.collect::<Vec<_>>());
 }
 
 /// Sends `count` requests while the database lets nobody publish, then lets them go.
-fn together(site: &Site, count: usize, body: impl Fn(usize) -> String) -> Vec<http::Reply> {
+fn together(
+    site: &Site,
+    address: &Address,
+    count: usize,
+    body: impl Fn(usize) -> String,
+) -> Vec<http::Reply> {
     let database = site.store.database();
     let mut connection = database.connect();
     let mut block = connection.transaction().expect("the database runs");
     block.batch_execute("LOCK TABLE everpoll.events IN SHARE MODE").expect("nobody else has locked it");
-    let requests: Vec<_> = (0..count)
-        .map(|number| http::post_json("/publish", body(number)).begin(site.daemon.address()))
-        .collect();
+    let requests: Vec<_> =
+        (0..count).map(|number| http::post_json("/publish", body(number)).begin(address)).collect();
     // Looked at from another database, where it does not count.
     let waiting = format!(
         "SELECT count(*) > 0 FROM pg_locks JOIN pg_database ON pg_database.oid = database \
@@ -82,7 +96,9 @@ fn together(site: &Site, count: usize, body: impl Fn(usize) -> String) -> Vec<ht
 #[test]
 fn many_requests_share_a_transaction() {
     let mut site = Site::on(Store::postgres());
-    let replies = together(&site, 400, |number| Draft::new("cheese", &number.to_string()).to_body());
+    let address = site.daemon.address().clone();
+    let replies =
+        together(&site, &address, 400, |number| Draft::new("cheese", &number.to_string()).to_body());
     assert!(replies.iter().all(|reply| reply.status == 201));
     // Connections tell what they did now and then, and all of it when they are closed.
     site.daemon.stop();
@@ -103,6 +119,25 @@ fn many_requests_share_a_transaction() {
     assert!(transactions <= 40, "400 requests took {transactions} transactions");
     // All that the database ever committed: its making, the daemon's reads, and these.
     assert!(commits < 400, "400 requests took {commits} commits");
+}
+
+#[test]
+fn many_requests_to_the_fallback_share_transactions() {
+    let site = Site::on(Store::postgres());
+    let address = site.door(1).clone();
+    let replies =
+        together(&site, &address, 400, |number| Draft::new("cheese", &number.to_string()).to_body());
+    assert!(replies.iter().all(|reply| reply.status == 201));
+    let mut ids: Vec<_> = replies.iter().map(|reply| reply.json()["ids"][0].as_u64().unwrap()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 400);
+    let writers =
+        site.store.database().psql("SELECT count(*), count(DISTINCT xmin::text) FROM everpoll.places");
+    let (events, transactions) = writers.trim().split_once('|').expect("two columns");
+    let transactions: u64 = transactions.parse().expect("a number");
+    assert_eq!(events, "400");
+    assert!(transactions <= 60, "400 requests took {transactions} transactions");
 }
 
 #[test]

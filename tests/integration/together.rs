@@ -17,7 +17,7 @@ use crate::site::Store;
 const CROWD: usize = 50;
 
 /// Events that are published and asked for at once.
-const EVENTS: u64 = 2_000;
+const EVENTS: u64 = 500;
 
 /// A fallback and a place to connect to it.
 struct Scene {

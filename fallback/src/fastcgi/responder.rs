@@ -1,13 +1,13 @@
 //! [`Answers`] behind the FastCGI server.
 
 use everpoll_log::Log;
-use everpoll_protocol::{Channels, Cursor, Failure, Reply, RequestError, ServeError};
+use everpoll_protocol::{Failure, Reply, RequestError, ServeError};
 
 use super::connection::BODY_PATIENCE;
 use super::params::{PARAMS_MAX, Params};
 use super::receiver::{Fault, PARAMS_BYTES_MAX, Request};
 use super::service::Service;
-use crate::answer::{Answers, Asked};
+use crate::answer::{Answers, Asked, Same};
 use crate::variables::Variables;
 
 /// Answers requests that came by FastCGI.
@@ -29,7 +29,7 @@ impl Responder {
 impl Service for Responder {
     type Worker = Option<Log>;
     type Asked = Asked;
-    type Same = (Channels, Cursor);
+    type Same = Same;
 
     fn worker(&self) -> Option<Log> {
         // The URL was checked before the server started.
@@ -51,8 +51,8 @@ impl Service for Responder {
         replies.into_iter().map(|reply| reply.map(|reply| reply.to_cgi())).collect()
     }
 
-    fn same(&self, asked: &Asked) -> Option<(Channels, Cursor)> {
-        asked.same()
+    fn same(&self, asked: &Asked) -> Option<Same> {
+        Some(asked.same())
     }
 
     fn answer(&self, worker: &mut Option<Log>, asked: &[&Asked], load: u32) -> Vec<Vec<u8>> {
