@@ -157,6 +157,11 @@ async fn poll(
     let mut request = asking(None);
     loop {
         let reply = connection.exchange(&request).await?;
+        if (500..600).contains(&reply.status()) {
+            // Overloaded: a client comes back.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            continue;
+        }
         if !matches!(reply.status(), 200 | 304) {
             let text = String::from_utf8_lossy(reply.body()).into_owned();
             return Err(io::Error::other(format!("status {}: {text}", reply.status())));

@@ -56,7 +56,7 @@ impl Pushpin {
         let config = directory.file("pushpin.conf", config).display().to_string();
         let zurl = format!(
             "[General]\nin_spec=ipc://{here}/bench-zurl-in\nin_stream_spec=ipc://{here}/bench-zurl-in-stream\n\
-             out_spec=ipc://{here}/bench-zurl-out\nin_req_spec=\ndefpolicy=allow\nallow=\ndeny=\nmax_open_requests=20000\n"
+             out_spec=ipc://{here}/bench-zurl-out\nin_req_spec=\ndefpolicy=allow\nallow=\ndeny=\nmax_open_requests=10000\nin_hwm=100000\nout_hwm=100000\n"
         );
         let zurl = directory.file("zurl.conf", zurl).display().to_string();
         let start = |name: &str, arguments: &[&str]| {
