@@ -154,14 +154,24 @@ async fn poll(
 ) -> io::Result<std::convert::Infallible> {
     let address = Address::Tcp(address);
     let mut connection = Connection::open(&address).await?;
-    let mut request = asking(None);
+    let (mut request, mut failures) = (asking(None), 0);
     loop {
-        let reply = connection.exchange(&request).await?;
-        if (500..600).contains(&reply.status()) {
-            // Overloaded: a client comes back.
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            continue;
-        }
+        let reply = match connection.exchange(&request).await {
+            Ok(reply) if !(500..600).contains(&reply.status()) => {
+                failures = 0;
+                reply
+            }
+            // Overloaded, or cut off: a client comes back.
+            failed => {
+                failures += 1;
+                if failures > 10 {
+                    return Err(failed.err().unwrap_or_else(|| io::Error::other("ten times 5xx")));
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                connection = Connection::open(&address).await?;
+                continue;
+            }
+        };
         if !matches!(reply.status(), 200 | 304) {
             let text = String::from_utf8_lossy(reply.body()).into_owned();
             return Err(io::Error::other(format!("status {}: {text}", reply.status())));

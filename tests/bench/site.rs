@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use everpoll_tests::{Address, Daemon};
@@ -159,7 +160,10 @@ impl Site for Everpoll {
     }
 
     fn subscribe(&self, transport: Transport, channel: &str, number: usize) -> Option<Subscription> {
-        let (channel, browser) = (channel.to_owned(), format!("browser-{number}"));
+        // Another one each time: the daemon may not have noticed yet that the last one left, and holds one for each browser.
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let browser = format!("browser-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let channel = channel.to_owned();
         Some(match transport {
             Transport::LongPoll => {
                 // Nothing is published before all of them are held.
