@@ -28,6 +28,7 @@ mod load;
 mod memory;
 mod peers;
 mod php;
+mod proxy;
 mod publish;
 mod scale;
 mod site;
@@ -145,6 +146,7 @@ const ALL: &[Benchmark] = &[
     benchmark(&["hold", "eventsource"], "memory of EventSource streams", streams::eventsource),
     benchmark(&["hold", "websocket"], "memory of WebSockets", streams::websocket),
     benchmark(&["hold", "memory"], "memory of held clients beside the peers", memory::run),
+    benchmark(&["hold", "proxy"], "memory of held polls in nginx", proxy::run),
     benchmark(&["latency"], "time of one event to one subscriber", latency::run),
     benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::LongPoll, 0)),
     benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::LongPoll, 1)),
@@ -256,7 +258,7 @@ mod tests {
     fn arguments_choose_benchmarks_and_how_often() {
         let wish = |text: &str| wish(text.split(' '));
         let all = wish("hold --repeat 7 --json f").unwrap_or_else(|problem| panic!("{problem}"));
-        assert_eq!((all.benchmarks.len(), all.scale.runs, all.scale.peers), (4, 7, true));
+        assert_eq!((all.benchmarks.len(), all.scale.runs, all.scale.peers), (5, 7, true));
         assert!(wish("fanout --repeat 0").is_err());
         assert!(wish("--repeat 3").is_err());
         assert!(wish("cheese").is_err());

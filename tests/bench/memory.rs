@@ -59,7 +59,7 @@ fn measure(who: Option<Peer>, transport: Transport, count: usize) -> Option<f64>
 }
 
 /// Gathers so many clients and sends them events.
-fn events(
+pub(crate) fn events(
     runtime: &tokio::runtime::Runtime,
     site: &dyn Site,
     transport: Transport,

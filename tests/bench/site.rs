@@ -160,40 +160,47 @@ impl Site for Everpoll {
     }
 
     fn subscribe(&self, transport: Transport, channel: &str, number: usize) -> Option<Subscription> {
-        // Another one each time: the daemon may not have noticed yet that the last one left, and holds one for each browser.
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let browser = format!("browser-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let channel = channel.to_owned();
-        Some(match transport {
-            Transport::LongPoll => {
-                // Nothing is published before all of them are held.
-                let mut cursor = "now".to_owned();
-                Subscription::Polls(Box::new(move |reply| {
-                    if let Some(reply) = reply {
-                        reply
-                            .header("x-ps-cursor")
-                            .expect("each reply says where to go on")
-                            .clone_into(&mut cursor);
-                    }
-                    get(
-                        &format!("/e/{channel}/{browser}?last_event_id={cursor}&_={number}"),
-                        "Accept: */*\r\n",
-                    )
-                }))
-            }
-            Transport::EventSource => {
-                let target = format!("/e/{channel}/{browser}?last_event_id=now&_={number}");
-                Subscription::Stream(get(&target, "Accept: text/event-stream\r\n"), b"everpoll:hello")
-            }
-            Transport::WebSocket => {
-                let target = format!("/e/{channel}/{browser}?flavor=websocket&last_event_id=now&_={number}");
-                Subscription::Stream(get(&target, UPGRADE), b"everpoll:hello")
-            }
-        })
+        Some(subscription(transport, channel, number))
     }
 
     fn publish(&self, channel: &str, json: &str) -> Vec<u8> {
-        post("/publish", &format!(r#"{{"channel":"{channel}","type":"cheese_made","data":{json}}}"#))
+        publication(channel, json)
+    }
+}
+
+/// A request that publishes this JSON at Everpoll.
+pub(crate) fn publication(channel: &str, json: &str) -> Vec<u8> {
+    post("/publish", &format!(r#"{{"channel":"{channel}","type":"cheese_made","data":{json}}}"#))
+}
+
+/// How client `number` subscribes at Everpoll.
+pub(crate) fn subscription(transport: Transport, channel: &str, number: usize) -> Subscription {
+    // Another one each time: the daemon may not have noticed yet that the last one left, and holds one for each browser.
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let browser = format!("browser-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let channel = channel.to_owned();
+    match transport {
+        Transport::LongPoll => {
+            // Nothing is published before all of them are held.
+            let mut cursor = "now".to_owned();
+            Subscription::Polls(Box::new(move |reply| {
+                if let Some(reply) = reply {
+                    reply
+                        .header("x-ps-cursor")
+                        .expect("each reply says where to go on")
+                        .clone_into(&mut cursor);
+                }
+                get(&format!("/e/{channel}/{browser}?last_event_id={cursor}&_={number}"), "Accept: */*\r\n")
+            }))
+        }
+        Transport::EventSource => {
+            let target = format!("/e/{channel}/{browser}?last_event_id=now&_={number}");
+            Subscription::Stream(get(&target, "Accept: text/event-stream\r\n"), b"everpoll:hello")
+        }
+        Transport::WebSocket => {
+            let target = format!("/e/{channel}/{browser}?flavor=websocket&last_event_id=now&_={number}");
+            Subscription::Stream(get(&target, UPGRADE), b"everpoll:hello")
+        }
     }
 }
 
