@@ -18,16 +18,26 @@ const PUBLISH: &str = "SET statement_timeout = '20s';
 
 #[test]
 fn commit_that_hangs_holds_up_no_publisher_and_what_follows_it_waits_for_its_outcome() {
-    for commits in [true, false] {
+    // A snapshot does not name those who run if they are younger than all that are done.
+    for (commits, is_younger) in [(true, false), (false, false), (true, true), (false, true)] {
         let site = Site::on(Store::postgres());
         let database = site.store.database();
         let before = site.publish("cheese", "0");
         let held = hold(&site, "cheese", before, "page");
-        let mut hanging = database.connect();
+        let (mut hanging, mut other) = (database.connect(), database.connect());
+        let publish = |other: &mut postgres::Client| {
+            other.batch_execute(&format!("BEGIN; {PUBLISH}")).expect("the database runs");
+        };
+        if is_younger {
+            publish(&mut other);
+        }
         hanging.batch_execute(HANG).expect("the database runs");
+        if !is_younger {
+            publish(&mut other);
+        }
 
         // Fails when it has to wait.
-        database.psql(PUBLISH);
+        other.batch_execute("COMMIT").expect("it waits for nobody");
         let newest: u64 = database.psql("SELECT max(id) FROM everpoll.places").trim().parse().expect("an id");
         assert_eq!(newest, before + 2);
         for _ in 0..3 {

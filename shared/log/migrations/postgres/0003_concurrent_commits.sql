@@ -221,12 +221,34 @@ create view everpoll.locks as
       and l.database = (select d.oid from pg_database d where d.datname = current_database())
     or l.locktype = 'transactionid' and l.mode = 'ExclusiveLock');
 
+-- Whether no transaction was committing when this snapshot was taken: what it does not show of the ids drawn before will
+-- never be. Reads snapshots of its own, so it must be volatile, and can tell only in a transaction that is "read committed".
+--
+-- A snapshot names those who ran then, but only up to the youngest that had ended. Whoever was committing and is younger than that
+-- either holds the commit lock still, which nobody lets go before the end; or it has ended since, and then there is a younger one
+-- that has ended than the snapshot knows. Of those it names, each must run still, and hold no commit lock.
+create function everpoll.nobody_was_committing(taken pg_snapshot) returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' or exists (
+    with locks as materialized (select * from everpoll.locks)
+    select from locks held where held.commits
+    union all
+    select from pg_snapshot_xip(taken) x (id)
+    where not exists (select from locks runs where runs.transactionid = x.id::xid))
+  then
+    return false;
+  end if;
+  -- After the locks: whoever let them go before is seen now.
+  return pg_snapshot_xmax(pg_current_snapshot()) = pg_snapshot_xmax(taken);
+end
+$$;
+
 -- The newest id of which this snapshot can tell that all before it are settled.
 --
--- Who was committing when it was taken? Of the transactions that ran then, not those who still run and do not hold the
--- commit lock, which nobody lets go before the end. If nobody is left, then what is not there will never be.
--- Else it goes from where ids were last found to be settled to the first hole; of very many, not all are looked at. An
--- earlier cursor is a right one, too. A copy does not know who runs.
+-- When nobody was committing as it was taken, that is the newest that it shows. Else it goes from where ids were last found to be
+-- settled to the first hole; of very many, not all are looked at. An earlier cursor is a right one, too. A copy does not
+-- know who runs.
 create function everpoll.settled_here() returns bigint
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off
 set enable_seqscan = off set enable_bitmapscan = off as $$
@@ -239,12 +261,7 @@ begin
   if newest is null or newest <= known then
     return known;
   end if;
-  if not pg_is_in_recovery() and not exists (
-    with locks as materialized (select * from everpoll.locks)
-    select from pg_snapshot_xip(pg_current_snapshot()) x (id)
-    where not exists (select from locks runs where runs.transactionid = x.id::xid
-      and not exists (select from locks held where held.commits and held.holder = runs.holder)))
-  then
+  if not pg_is_in_recovery() and everpoll.nobody_was_committing(pg_current_snapshot()) then
     return newest;
   end if;
   if not exists (select from everpoll.places p where p.id = known + 1) then
