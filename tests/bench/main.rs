@@ -23,6 +23,7 @@ mod fallback;
 mod fanout;
 mod flow;
 mod hold;
+mod idle;
 mod latency;
 mod load;
 mod memory;
@@ -145,6 +146,13 @@ const ALL: &[Benchmark] = &[
     benchmark(&["hold", "longpoll"], "memory of held polls", hold::run),
     benchmark(&["hold", "eventsource"], "memory of EventSource streams", streams::eventsource),
     benchmark(&["hold", "websocket"], "memory of WebSockets", streams::websocket),
+    benchmark(&["hold", "million"], "memory of held polls after 1,000,000 answers", hold::million),
+    benchmark(&["idle"], "processor time of clients that merely wait", idle::run),
+    benchmark(
+        &["growth"],
+        "processor time of an event beside clients and channels that it is not for",
+        idle::growth,
+    ),
     benchmark(&["hold", "memory"], "memory of held clients beside the peers", memory::run),
     benchmark(&["hold", "proxy"], "memory of held polls in nginx", proxy::run),
     benchmark(&["latency"], "time of one event to one subscriber", latency::run),
