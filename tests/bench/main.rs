@@ -266,7 +266,7 @@ mod tests {
     fn arguments_choose_benchmarks_and_how_often() {
         let wish = |text: &str| wish(text.split(' '));
         let all = wish("hold --repeat 7 --json f").unwrap_or_else(|problem| panic!("{problem}"));
-        assert_eq!((all.benchmarks.len(), all.scale.runs, all.scale.peers), (5, 7, true));
+        assert_eq!((all.benchmarks.len(), all.scale.runs, all.scale.peers), (6, 7, true));
         assert!(wish("fanout --repeat 0").is_err());
         assert!(wish("--repeat 3").is_err());
         assert!(wish("cheese").is_err());
