@@ -10,28 +10,12 @@ use everpoll_tests::{Address, Daemon, http};
 
 use crate::bare::{Asked, Bare};
 use crate::load::{self, Reply};
+use crate::peers::{Fanned, Peer};
+pub(crate) use crate::site::Transport;
 use crate::streams::{EVENTSOURCE, WEBSOCKET};
 use crate::table::{Better, Table, spread};
 use crate::watch::Watched;
 use crate::{Log, Scale, sqlite};
-
-/// How an event comes to a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Transport {
-    LongPoll,
-    EventSource,
-    WebSocket,
-}
-
-impl Transport {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::LongPoll => "long-poll",
-            Self::EventSource => EVENTSOURCE.name,
-            Self::WebSocket => WEBSOCKET.name,
-        }
-    }
-}
 
 /// What events are fanned out by.
 pub(crate) trait Server {
@@ -77,6 +61,10 @@ pub(crate) fn run(scale: &Scale, transport: Transport, size: usize) -> Table {
     if transport == Transport::LongPoll && size == 1 {
         ways.extend([Way::Sqlite, Way::SqliteHttp]);
     }
+    if scale.peers {
+        let peers = Peer::installed(&Fanned::peers(transport), &mut table);
+        ways.extend(peers.into_iter().map(Way::Peer));
+    }
     let mut times: Vec<_> = ways.iter().map(|_| Times::default()).collect();
     // In turns, so that a busy minute of the machine does not hit one server alone.
     for _ in 0..scale.runs {
@@ -86,7 +74,11 @@ pub(crate) fn run(scale: &Scale, transport: Transport, size: usize) -> Table {
     }
     for (way, times) in ways.iter().zip(&times) {
         let Times { last, cost, lost, doubled } = times;
-        table.row(way.name(), [spread(last, 1), spread(cost, 1), (*lost).into(), (*doubled).into()]);
+        let cells = [spread(last, 1), spread(cost, 1), (*lost).into(), (*doubled).into()];
+        match way {
+            Way::Peer(_) => table.peer(way.name(), cells),
+            _ => table.row(way.name(), cells),
+        }
     }
     table.compare(Better::Less, [1, 2]);
     table.note(format!(
@@ -197,16 +189,19 @@ enum Way {
     Postgres,
     Sqlite,
     SqliteHttp,
+    Peer(Peer),
 }
 
 impl Way {
-    fn name(self) -> &'static str {
-        match self {
+    fn name(self) -> String {
+        let name = match self {
             Self::Floor => "floor: a bare server",
             Self::Postgres => "Everpoll, PostgreSQL, INSERT",
             Self::Sqlite => "Everpoll, SQLite, INSERT",
             Self::SqliteHttp => "Everpoll, SQLite, POST /publish",
-        }
+            Self::Peer(peer) => return peer.name(),
+        };
+        name.to_owned()
     }
 
     fn start(self, transport: Transport, clients: usize) -> Box<dyn Server> {
@@ -215,6 +210,7 @@ impl Way {
             Self::Postgres => Box::new(Everpoll::start(Log::postgres(), transport, false)),
             Self::Sqlite => Box::new(Everpoll::start(Log::sqlite(), transport, false)),
             Self::SqliteHttp => Box::new(Everpoll::start(Log::sqlite(), transport, true)),
+            Self::Peer(peer) => Box::new(Fanned::start(peer, transport)),
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 
 use crate::audience::{Audience, data};
 use crate::load::{self, Connection};
-use crate::peers::Peer;
+use crate::peers::{Peer, attempt};
 use crate::site::{self, Everpoll, Site, Transport};
 use crate::table::{Better, Table, spread};
 use crate::{Log, Scale};
@@ -23,7 +23,7 @@ const CHANNELS: usize = 10;
 const SUBSCRIBERS: usize = 10;
 
 /// Publishes in flight that are tried; the best is measured.
-const IN_FLIGHT: [usize; 3] = [16, 64, 256];
+const IN_FLIGHT: [usize; 2] = [64, 256];
 
 /// Who is measured.
 #[derive(Clone, Copy)]
@@ -43,46 +43,49 @@ struct Flow {
     doubled: usize,
 }
 
-/// Runs it and returns the table.
-pub(crate) fn run(scale: &Scale) -> Table {
-    let columns =
-        ["deliveries", "a second", "processor time for each, µs", "publishes in flight", "lost", "doubled"];
-    let mut table = Table::new(
-        &format!("Flow through {CHANNELS} channels with {SUBSCRIBERS} subscribers each"),
-        &columns,
-    );
+/// Runs it for a transport and returns the table.
+pub(crate) fn run(scale: &Scale, transport: Transport) -> Table {
+    let columns = [
+        transport.name(),
+        "deliveries a second",
+        "µs of processor time for each",
+        "publishes in flight",
+        "lost",
+        "doubled",
+    ];
+    let title =
+        format!("Flow through {CHANNELS} channels with {SUBSCRIBERS} subscribers each: {}", transport.name());
+    let mut table = Table::new(&title, &columns);
     let peers = if scale.peers { Peer::installed(&Peer::ALL, &mut table) } else { Vec::new() };
-    let who: Vec<_> =
-        [Who::Postgres, Who::Sqlite].into_iter().chain(peers.into_iter().map(Who::Peer)).collect();
-    for transport in Transport::ALL {
-        table.section();
-        let mut flows: Vec<_> = who.iter().map(|who| (*who, Flow::default())).collect();
-        // They take turns, so that a busy minute of the machine does not hit one of them alone.
-        for run in 0..scale.runs {
-            for (who, flow) in &mut flows {
-                if run > 0 && flow.in_flight == 0 {
-                    continue;
-                }
+    let who = [Who::Postgres, Who::Sqlite].into_iter().chain(peers.into_iter().map(Who::Peer));
+    let mut flows: Vec<_> = who.map(|who| (who, Flow::default())).collect();
+    // They take turns, so that a busy minute of the machine does not hit one of them alone.
+    for run in 0..scale.runs {
+        for (who, flow) in &mut flows {
+            if run > 0 && flow.in_flight == 0 {
+                continue;
+            }
+            attempt(who.peer(), || {
                 let site = who.start();
                 if flow.in_flight == 0 {
                     flow.in_flight = best_in_flight(site.as_ref(), transport, scale.time / 3);
                 }
                 measure(site.as_ref(), transport, flow.in_flight, scale.time, flow);
-            }
+                Some(())
+            });
         }
-        for (who, flow) in flows.iter().filter(|(_, flow)| !flow.per_second.is_empty()) {
-            let name = format!("{}, {}", transport.name(), who.name());
-            let cells = [
-                spread(&flow.per_second, 0),
-                spread(&flow.cost, 1),
-                flow.in_flight.into(),
-                flow.lost.into(),
-                flow.doubled.into(),
-            ];
-            match who {
-                Who::Peer(_) => table.peer(name, cells),
-                Who::Postgres | Who::Sqlite => table.row(name, cells),
-            }
+    }
+    for (who, flow) in flows.iter().filter(|(_, flow)| !flow.per_second.is_empty()) {
+        let cells = [
+            spread(&flow.per_second, 0),
+            spread(&flow.cost, 1),
+            flow.in_flight.into(),
+            flow.lost.into(),
+            flow.doubled.into(),
+        ];
+        match who {
+            Who::Peer(peer) => table.peer(peer.name(), cells),
+            Who::Postgres | Who::Sqlite => table.row(who.name(), cells),
         }
     }
     table.compare(Better::More, [1]);
@@ -101,6 +104,13 @@ impl Who {
             Self::Postgres => "Everpoll on PostgreSQL".to_owned(),
             Self::Sqlite => "Everpoll on SQLite".to_owned(),
             Self::Peer(peer) => peer.name(),
+        }
+    }
+
+    fn peer(self) -> Option<Peer> {
+        match self {
+            Self::Peer(peer) => Some(peer),
+            Self::Postgres | Self::Sqlite => None,
         }
     }
 

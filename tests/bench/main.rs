@@ -142,6 +142,10 @@ const fn benchmark(
 
 const FANOUT: &str = "time until an event is with all who wait for it, and what that costs";
 
+const FLOW: &str = "events a second through 10 channels with 10 subscribers each";
+
+const LATENCY: &str = "time of one event to one subscriber";
+
 const ALL: &[Benchmark] = &[
     benchmark(&["hold", "longpoll"], "memory of held polls", hold::run),
     benchmark(&["hold", "eventsource"], "memory of EventSource streams", streams::eventsource),
@@ -155,7 +159,9 @@ const ALL: &[Benchmark] = &[
     ),
     benchmark(&["hold", "memory"], "memory of held clients beside the peers", memory::run),
     benchmark(&["hold", "proxy"], "memory of held polls in nginx", proxy::run),
-    benchmark(&["latency"], "time of one event to one subscriber", latency::run),
+    benchmark(&["latency"], LATENCY, |scale| latency::run(scale, Transport::LongPoll)),
+    benchmark(&["latency"], LATENCY, |scale| latency::run(scale, Transport::EventSource)),
+    benchmark(&["latency"], LATENCY, |scale| latency::run(scale, Transport::WebSocket)),
     benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::LongPoll, 0)),
     benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::LongPoll, 1)),
     benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::LongPoll, 2)),
@@ -165,7 +171,9 @@ const ALL: &[Benchmark] = &[
     benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::WebSocket, 0)),
     benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::WebSocket, 1)),
     benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::WebSocket, 2)),
-    benchmark(&["flow"], "events a second through 10 channels with 10 subscribers each", flow::run),
+    benchmark(&["flow"], FLOW, |scale| flow::run(scale, Transport::LongPoll)),
+    benchmark(&["flow"], FLOW, |scale| flow::run(scale, Transport::EventSource)),
+    benchmark(&["flow"], FLOW, |scale| flow::run(scale, Transport::WebSocket)),
     benchmark(&["storm", "reconnect"], "15,000 clients lose their daemon and come back", storm::reconnect),
     benchmark(&["storm", "flood"], "15,000 clients lose their daemon for good", storm::flood),
     benchmark(&["scale"], "100,000 polls, held by six daemons behind nginx", scale::run),

@@ -5,7 +5,7 @@
 
 use crate::audience::{Audience, data};
 use crate::load;
-use crate::peers::Peer;
+use crate::peers::{Peer, attempt};
 use crate::site::{self, Everpoll, Site, Transport};
 use crate::table::{Better, Table, spread};
 use crate::{Log, Scale};
@@ -22,7 +22,7 @@ pub(crate) fn run(scale: &Scale) -> Table {
     let who: Vec<_> = [None].into_iter().chain(peers.into_iter().map(Some)).collect();
     for who in who {
         let cells = Transport::ALL.map(|transport| {
-            let costs = (0..scale.runs).map_while(|_| measure(who, transport, scale.held));
+            let costs = (0..scale.runs).map_while(|_| attempt(who, || measure(who, transport, scale.held)));
             spread(&costs.collect::<Vec<_>>(), 0)
         });
         match who {

@@ -11,9 +11,12 @@ use std::path::{Path, PathBuf};
 use crate::site::Site;
 use crate::table::Table;
 
+mod fanned;
 mod nchan;
 mod pushpin;
 mod socketio;
+
+pub(crate) use fanned::Fanned;
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +75,16 @@ impl Peer {
         }
         wanted.iter().copied().filter(|peer| peer.is_installed()).collect()
     }
+}
+
+/// Measures a peer; nothing when that fails. Ours fail the whole run instead: theirs is no news of Everpoll.
+pub(crate) fn attempt<T>(peer: Option<Peer>, measure: impl FnOnce() -> Option<T>) -> Option<T> {
+    let Some(peer) = peer else { return measure() };
+    let measured = std::panic::catch_unwind(std::panic::AssertUnwindSafe(measure));
+    measured.unwrap_or_else(|_| {
+        eprintln!("{} failed; its figures of this run are left out", peer.name());
+        None
+    })
 }
 
 /// The processes of a group, whose number is its first one's.

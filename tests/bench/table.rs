@@ -16,14 +16,11 @@ pub(crate) struct Table {
     columns: Vec<String>,
     rows: Vec<Row>,
     compared: Vec<(usize, Better)>,
-    section: usize,
     notes: Vec<String>,
 }
 
 struct Row {
     name: String,
-    /// Rows are compared to those of the same section.
-    section: usize,
     kind: Kind,
     cells: Vec<Cell>,
 }
@@ -60,7 +57,7 @@ impl Table {
     pub(crate) fn new(title: &str, columns: &[&str]) -> Self {
         let columns = columns.iter().map(|&column| column.to_owned()).collect();
         let (rows, compared, notes) = (Vec::new(), Vec::new(), Vec::new());
-        Self { title: title.to_owned(), columns, rows, compared, section: 0, notes }
+        Self { title: title.to_owned(), columns, rows, compared, notes }
     }
 
     /// Appends a row. One whose name begins with `floor` is the floor, which others are compared to; the rest is ours.
@@ -78,12 +75,7 @@ impl Table {
     fn append(&mut self, name: String, kind: Kind, cells: impl IntoIterator<Item = impl Into<Cell>>) {
         let cells: Vec<_> = cells.into_iter().map(Into::into).collect();
         assert_eq!(cells.len() + 1, self.columns.len(), "a cell for each column of {}", self.title);
-        self.rows.push(Row { name, section: self.section, kind, cells });
-    }
-
-    /// Begins another section: the rows from here on are not compared to those before.
-    pub(crate) fn section(&mut self) {
-        self.section += 1;
+        self.rows.push(Row { name, kind, cells });
     }
 
     /// Lets our figures in these columns, counted from 1 behind the names, be compared to the floor's and the peers'.
@@ -100,7 +92,7 @@ impl Table {
     fn ratios(&self, row: &Row, column: usize, better: Better) -> [Option<(f64, &str)>; 2] {
         let Some(ours) = row.cells[column - 1].median() else { return [None, None] };
         [Kind::Floor, Kind::Peer].map(|kind| {
-            let others = self.rows.iter().filter(|other| other.kind == kind && other.section == row.section);
+            let others = self.rows.iter().filter(|other| other.kind == kind);
             let others = others.filter_map(|row| Some((row.cells[column - 1].median()?, row.name.as_str())));
             let best = match better {
                 Better::Less => others.min_by(|one, two| one.0.total_cmp(&two.0)),
