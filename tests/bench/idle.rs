@@ -38,15 +38,17 @@ pub(crate) fn run(scale: &Scale) -> Table {
     let time = scale.time * 20 / 3;
     let mut table = Table::new(&format!("{clients} idle clients"), &["", "% of a processor"]);
     let mut worst = 0.0_f64;
+    let alone: Vec<_> = (0..scale.runs).map(|_| share(0, "", "", time)).collect();
+    table.row("nobody", [spread(&alone, 2)]);
     for (name, query, headers) in ways {
         let shares: Vec<_> = (0..scale.runs).map(|_| share(clients, query, headers, time)).collect();
-        worst = worst.max(median(&shares));
+        worst = worst.max(median(&shares) - median(&alone));
         table.row(name, [spread(&shares, 2)]);
     }
     let verdict = if worst < TARGET { "reached" } else { "missed" };
     table.note(format!(
-        "Over {} s, with the heartbeats that streams have by themselves: one for each in 15 s. The aim, less than {TARGET} %, is \
-         {verdict}.",
+        "Over {} s, with the heartbeats that streams have by themselves: one for each in 15 s. The daemon looks for events in any \
+         case, whoever waits; the aim, that all clients cost less than {TARGET} % more, is {verdict}.",
         time.as_secs(),
     ));
     table
@@ -62,7 +64,7 @@ fn share(clients: usize, query: &str, headers: &str, time: Duration) -> f64 {
         let query = format!("last_event_id=now{query}&_={client}");
         load::stream(&format!("cheese-{client}"), &format!("browser-{client}"), &query, headers)
     });
-    thread::sleep(Duration::from_secs(1));
+    watched.wait_until_quiet();
     let before = watched.processor_time();
     thread::sleep(time);
     let spent = watched.processor_time().saturating_sub(before);
