@@ -85,8 +85,9 @@ struct Jobs<S: Service> {
     later: Later<S>,
     /// Requests that workers have in hand.
     busy: usize,
-    /// Looks that workers are at.
+    /// Looks that workers are at, and the requests in them: some of these are going to wait again.
     looks: usize,
+    looked_at: usize,
     /// When the last of them began.
     looked: Instant,
     /// Workers that are busy with what one look did not tell.
@@ -120,6 +121,7 @@ impl<S: Service> Queue<S> {
             later: Later::default(),
             busy: 0,
             looks: 0,
+            looked_at: 0,
             looked: now,
             owners: 0,
             idle: Vec::with_capacity(workers),
@@ -134,7 +136,8 @@ impl<S: Service> Queue<S> {
     /// Hands requests to the workers, and leaves those in `came` for which there is no room.
     pub(super) fn push(&self, came: &mut Vec<Job>, now: Instant) {
         let mut jobs = lock(&self.jobs);
-        let room = if jobs.stopped { 0 } else { self.jobs_max.saturating_sub(jobs.waiting()) };
+        let room =
+            if jobs.stopped { 0 } else { self.jobs_max.saturating_sub(jobs.waiting() + jobs.looked_at) };
         let taken = room.min(came.len());
         jobs.fresh.extend(came.drain(..taken));
         let waiting = jobs.waiting() as f64;
@@ -198,6 +201,7 @@ impl<S: Service> Queue<S> {
                 let fresh: Vec<_> = jobs.fresh.drain(..count).collect();
                 jobs.looks += 1;
                 jobs.looked = now;
+                jobs.looked_at += fresh.len();
                 jobs.busy += fresh.len();
                 self.call(&mut jobs, now);
                 return Some((Work::Look(fresh), jobs.load.at(now) as u32));
@@ -221,6 +225,7 @@ impl<S: Service> Queue<S> {
         {
             let mut jobs = lock(&self.jobs);
             jobs.looks -= 1;
+            jobs.looked_at -= done.len() + left.len();
             jobs.busy -= done.len() + left.len();
             jobs.note(done.len(), took);
             left.into_iter().for_each(|own| jobs.later.push(own));
