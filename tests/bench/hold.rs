@@ -86,12 +86,7 @@ pub(crate) fn million(scale: &Scale) -> Table {
         .start();
     let runtime = load::runtime();
     let watched = Watched(daemon.process().id());
-    let mut newest = 0;
-    for _ in 0..500 {
-        newest = daemon.publish(r#"{"channel":"warm-up","type":"cheese_made","data":{}}"#)[0];
-    }
-    watched.wait_until_quiet();
-    let before = watched.memory();
+    let (mut newest, before) = warm_up(&daemon, watched, 500);
     let case = CASES[1];
     let connections = load::connect(&runtime, daemon.address(), scale.held);
     let mut waiting = ask(&runtime, case, connections, newest, 3600);
@@ -112,6 +107,17 @@ pub(crate) fn million(scale: &Scale) -> Table {
     table
 }
 
+/// Publishes some events, and returns the id of the last one and the memory then: what the first requests make once and for
+/// all is no poll's.
+fn warm_up(daemon: &Daemon, watched: Watched, events: usize) -> (u64, u64) {
+    let mut newest = 0;
+    for _ in 0..events {
+        newest = daemon.publish(r#"{"channel":"warm-up","type":"cheese_made","data":{}}"#)[0];
+    }
+    watched.wait_until_quiet();
+    (newest, watched.memory())
+}
+
 fn measure(case: Case, count: usize) -> Cost {
     let (log, directory) = (Sqlite::new(), TestDir::new());
     let mut start = Daemon::on(log.url()).setting("EVERPOLL_HOLD_MAX", 3600);
@@ -122,13 +128,7 @@ fn measure(case: Case, count: usize) -> Cost {
     // Behind the daemon, so that the clients go before it does.
     let runtime = load::runtime();
     let watched = Watched(daemon.process().id());
-    // What the first requests make once and for all is no poll's.
-    let mut newest = 0;
-    for _ in 0..50 {
-        newest = daemon.publish(r#"{"channel":"warm-up","type":"cheese_made","data":{}}"#)[0];
-    }
-    watched.wait_until_quiet();
-    let before = watched.memory();
+    let (mut newest, before) = warm_up(&daemon, watched, 50);
     let each = |memory: u64| (memory as f64 - before as f64) / count as f64;
 
     let connections = load::connect(&runtime, daemon.address(), count);
