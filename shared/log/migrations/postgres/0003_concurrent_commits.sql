@@ -334,9 +334,18 @@ $$;
 -- What of the log is there.
 create or replace function everpoll.bounds()
 returns table (low bigint, newest bigint, origin bigint, low_ts timestamptz)
-language plpgsql volatile set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set jit = off as $$
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
   settled bigint := everpoll.settle(0);
+begin
+  return query select * from everpoll.bounds_up_to(settled);
+end
+$$;
+
+-- The same in the snapshot of its caller, who has found out what is settled.
+create function everpoll.bounds_up_to(settled bigint)
+returns table (low bigint, newest bigint, origin bigint, low_ts timestamptz)
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set jit = off as $$
 begin
   return query
     select l.low, greatest(coalesce((select max(p.id) from everpoll.places p where p.id <= settled), 0), l.low, o.origin), o.origin, l.low_ts
@@ -440,7 +449,8 @@ begin
     select b.low, b.newest, b.origin, b.low_ts > since, (
       select min(f.id) from (
         select p.id from everpoll.places p where p.ts > since and p.id <= settled order by p.ts limit 100) f)
-    from everpoll.bounds() b;
+    -- Of the same settled ids: what is settled since would be taken for read.
+    from everpoll.bounds_up_to(settled) b;
 end
 $$;
 
@@ -496,7 +506,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   execute format('grant usage on schema everpoll to %I', role);
   execute format('grant select on everpoll.events, everpoll.places, everpoll.positions, everpoll.log, everpoll.rifts, everpoll.migrations to %I', role);
-  execute format('grant execute on function everpoll.cursor(), everpoll.adopt(), everpoll.declare_rift(bigint), everpoll.bounds(),
+  execute format('grant execute on function everpoll.cursor(), everpoll.adopt(), everpoll.declare_rift(bigint), everpoll.bounds(), everpoll.bounds_up_to(bigint),
     everpoll.read(bigint, bigint, bigint, bigint, timestamptz, text[]), everpoll.first_since(timestamptz),
     everpoll.tail(bigint, bigint, bigint), everpoll.settle(bigint), everpoll.calls_are_left_out() to %I', role);
 end
