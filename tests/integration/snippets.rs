@@ -22,7 +22,8 @@ fn tutorial_does_what_it_says() {
     let page = Page::read("docs/tutorial/first-live-page.md");
     let script = Script::browser("snippets/first-live-page.mjs").with("snippets", page.to_json());
     let mut terminals = Terminals::open(page);
-    script.with("shop", terminals.shop()).within(300).run(|command| terminals.answer(command));
+    let script = script.with("shop", terminals.shop()).with("daemon", terminals.daemon());
+    script.within(300).run(|command| terminals.answer(command));
 }
 
 /// Runs the snippets of a page with the script of the same name.

@@ -43,6 +43,11 @@ impl Terminals {
         format!("http://127.0.0.1:{}", self.ports[2].1)
     }
 
+    /// Where the daemon answers.
+    pub(super) fn daemon(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports[0].1)
+    }
+
     /// Does what the script asks for:
     ///
     /// - `start NAME`: types a command that stays; done when it serves; `stop NAME` is Ctrl-C;

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { ask, log, site } from '../site.mjs';
 import { until } from '../until.mjs';
 import { assertAllRun, assertShown, snippet, type } from './page.mjs';
-import { browser, cheese, cursor, open, page, serve, show, texts, untilEqual } from './shop.mjs';
+import { browser, cheese, cursor, open, page, serve, show, texts, trim, untilEqual } from './shop.mjs';
 
 const PRINTED = 'http://127.0.0.1:8378';
 
@@ -69,20 +69,12 @@ async function sockets() {
 async function reloadsAtAGap(path, html) {
     const at = await cursor();
     await cheese(5, 'Sbrinz');
-    await ask('trim');
-    await untilTrimmed(at);
+    await trim(at);
     let loads = 0;
     serve(path, () => html(loads++ === 0 ? at : 'now'));
     const tab = await open(path);
     await until('a gap reloads the page', () => loads === 2);
     await tab.leave();
-}
-
-/** The daemon has what was trimmed in memory for a moment. */
-async function untilTrimmed(at) {
-    const poll = `${site.daemon}/e/cheese?flavor=short-poll&last_event_id=${at}`;
-    const first = async () => (await (await fetch(poll)).json())[0];
-    await until('the daemon tells the gap', async () => (await first())?.data.type === 'everpoll:gap', { seen: first });
 }
 
 async function curl() {
@@ -124,8 +116,7 @@ async function programs() {
 
         const at = await cursor();
         await cheese(4, 'Sbrinz');
-        await ask('trim');
-        await untilTrimmed(at);
+        await trim(at);
         await type('start', name, { [printed]: own, "'now'": `'${at}'` });
         await untilLines('events are missing');
         await ask(`stop ${name}`);

@@ -6,6 +6,7 @@ import { launch } from '../browser.mjs';
 import { ask, log, site } from '../site.mjs';
 import { until } from '../until.mjs';
 import { assertAllRun, assertShown, run, type } from './page.mjs';
+import { untilTrimmed } from './trimmed.mjs';
 
 const browser = await launch('chromium');
 const page = await browser.newPage();
@@ -79,7 +80,10 @@ await untilShown('live', 'Gruyère', 'Sbrinz');
 // 6
 await page.click('#sleep');
 await untilShown('stopped', 'Gruyère', 'Sbrinz');
+const newest = await fetch(`${site.daemon}/e/cheese?flavor=short-poll&envelope=1`);
+const { cursor } = await newest.json();
 await run('trim');
+await untilTrimmed(cursor);
 await page.evaluate(() => {
     window.before = true;
 });

@@ -3,9 +3,9 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 
-import { ask, log } from '../site.mjs';
+import { log } from '../site.mjs';
 import { assertAllRun, snippet } from './page.mjs';
-import { browser, cheese, cursor, page, publish, serve, show, texts, untilEqual } from './shop.mjs';
+import { browser, cheese, cursor, page, publish, serve, show, texts, trim, untilEqual } from './shop.mjs';
 
 serve('/shop/jquery.js', readFileSync('node_modules/jquery/dist/jquery.min.js', 'utf8'), 'text/javascript');
 const LOAD = '</script><script src="/shop/jquery.js"></script><script>';
@@ -41,8 +41,9 @@ async function namespaces() {
     assert.equal(await tab.evaluate("$('#result').text()"), 'Gouda', 'the handler is off');
 
     await tab.evaluate('ServerEvents.stop(); window.old = true');
+    const at = await cursor();
     await cheese(3, 'Feta');
-    await ask('trim');
+    await trim(at);
     await tab.evaluate('ServerEvents.start()');
     await untilEqual(tab, 'a gap reloads the page', '[window.old || false, ServerEvents.state]', [false, 'live']);
     await tab.leave();

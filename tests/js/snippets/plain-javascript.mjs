@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 
 import { ask, log, site } from '../site.mjs';
 import { assertAllRun, run, snippet } from './page.mjs';
-import { browser, cheese, cursor, page, publish, serve, show, texts, untilEqual } from './shop.mjs';
+import { browser, cheese, cursor, page, publish, serve, show, texts, trim, untilEqual } from './shop.mjs';
 
 const SUBSCRIBE = "var events = new Everpoll('cheese');";
 
@@ -22,8 +22,9 @@ async function dataFirst() {
     await cheese(1, 'Gouda', 'cheese_eaten');
     await untilEqual(tab, 'one was eaten', texts('#cheeses li'), ['Brie']);
     await tab.evaluate('events.stop(); window.old = true');
+    const at = await cursor();
     await cheese(3, 'Feta');
-    await ask('trim');
+    await trim(at);
     serve('/shop/page', async () => snippet('page.html', { 434: await cursor() }));
     await tab.evaluate('events.start()');
     await untilEqual(tab, 'a gap reloads the page', '[window.old || false, events.state]', [false, 'live']);

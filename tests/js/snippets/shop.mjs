@@ -3,8 +3,9 @@
 import { createServer, request } from 'node:http';
 
 import { launch } from '../browser.mjs';
-import { log, site } from '../site.mjs';
+import { ask, log, site } from '../site.mjs';
 import { until } from '../until.mjs';
+import { untilTrimmed } from './trimmed.mjs';
 
 const answers = new Map();
 
@@ -56,6 +57,12 @@ export function cheese(id, name, type = 'cheese_created') {
 export async function cursor() {
     const reply = await fetch(`${site.url}/e/any?flavor=short-poll&envelope=1`);
     return (await reply.json()).cursor;
+}
+
+/** Removes all events, one of the cheeses after the cursor `at` among them, and waits until that is a gap. */
+export async function trim(at) {
+    await ask('trim');
+    await untilTrimmed(at);
 }
 
 /** What snippets take for granted: something to write to. */
