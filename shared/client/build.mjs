@@ -14,7 +14,7 @@ export async function build() {
     ie8: true,
     compress: { passes: 3, typeofs: false, arrows: false, inline: 1 },
     // Names that are used within the file only.
-    mangle: { properties: { regex: /^(quick|brief|trial|limit|dog|ep|giveUp)$/ } },
+    mangle: { properties: { regex: /^(quick|brief|trial|limit|dog|ep|giveUp|target)$/ } },
     format: { ascii_only: true, preamble: '/* Everpoll */' },
   });
   return result.code + '\n';

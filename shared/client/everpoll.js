@@ -52,7 +52,7 @@ var Everpoll = (function () {
   /* Milliseconds until the next try after `failures` in a row: 1, 2, 4 ... 60 s, less up to a half, so that
      those whose server died do not come back together. With more chance some would wait for a minute after a second. */
   function backoff(failures, random) {
-    return Math.round(min(60000, 500 << min(7, failures)) * (1 - random / 2));
+    return min(60000, 500 << min(7, failures)) * (1 - random / 2) | 0;
   }
 
   /* What a failure means: 'stop' will not go away, 'cut' is a hold that lasted too long for somebody on the way, 'fail'
@@ -108,7 +108,7 @@ var Everpoll = (function () {
       fit.p = -1;
       fit.n = min(fit.n * 2, 640);
     } else if (quick && fit.q) be(SHORT, 0);
-    else if (kind === PLAIN && pads) be(PADDED, min(25, longest), max(1, min(10, Math.floor(cut / 2500))));
+    else if (kind === PLAIN && pads) be(PADDED, min(25, longest), max(1, min(10, cut / 2500 | 0)));
     /* Padding helps, but somebody counts the whole time. */
     else if (kind === PADDED && cut > 1.5 * fit.c) fit.h = fit.x = cut / 1250;
     else be(SHORTENED, max(1, cut / 1250));
@@ -426,7 +426,7 @@ var Everpoll = (function () {
       moved = events.length || cursor !== req.c;
       full = !events.length && (brief ? fit.m === SHORT && role !== FOLLOWER : !req.quick && elapsed >= 800 * req.hold);
       if (brief || req.quick || full) rtt = max(0, elapsed - 1000 * req.hold);
-      if (suspect || full) learned(parseInt(suspect, 10) || 0);
+      if (suspect || full) learned(parseInt(suspect) || 0);
       /* Only what took long is the server's business. */
       if (suspect.length) cut = suspect;
       suspect = '';
@@ -436,6 +436,8 @@ var Everpoll = (function () {
       /* A handler may have stopped, or started anew. */
       if (!on || job) return;
       if (role === FOLLOWER) {
+        /* The leader may have told its state before it was known where `now` is. */
+        if (moved) ask();
         /* Behind the leader still: because more is waiting, or the leader went on meanwhile. */
         if (behind()) schedule(req.target === target ? told : 0);
         return;
@@ -740,7 +742,7 @@ var Everpoll = (function () {
     }
 
     function follow(message) {
-      var gap = false;
+      var gap = false, known;
       heard = env.now();
       covered = true;
       each(channels, function (name) {
@@ -763,8 +765,10 @@ var Everpoll = (function () {
         want = fails = 0;
         apply(message.c, message.e);
       }
-      if (on) become(message.s);
-      if (on && !job && !timer && behind()) schedule(0);
+      /* As long as nobody knows where `now` is, what is published may not come: that is not live, and urgent. */
+      known = numeric(self.cursor);
+      if (on && known) become(message.s);
+      if (!job && behind() && (!timer || !known && !fails)) schedule(0);
     }
 
     /* Every few seconds: did the machine sleep, does the leader live? */

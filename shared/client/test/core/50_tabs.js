@@ -60,6 +60,21 @@
     equal([it.browser.tabs[0].seen.length, it.browser.tabs[1].seen.length, it.browser.tabs[2].seen.length], [1, 1, 2]);
   });
 
+  both('tab that says it is live gets what is published from then on', function (locks) {
+    var it = world(7, locks), tab, id = 0, took;
+    open(it, 1);
+    took = it.clock.now;
+    tab = it.browser.open(['a'], { cursor: 'now' });
+    tab.events.on('state', function (state) {
+      if (state !== 'live' || id) return;
+      took = it.clock.now - took;
+      id = it.site.publish('a');
+    });
+    it.clock.pass(3000);
+    equal(tab.seen, [id]);
+    truth(took < 150, 'live after ' + took + ' ms');
+  });
+
   both('leader that closes is followed at once', function (locks) {
     var it = world(3, locks), tabs = open(it, 5);
     it.site.publish('a');
