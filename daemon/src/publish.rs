@@ -135,9 +135,9 @@ impl Committer {
             lengths.push(job.request.events.len());
             events.append(&mut job.request.events);
         }
-        match self.log.publish(&events) {
+        // The tailer reads them while this thread asks for their ids.
+        match self.log.publish_then(&events, || self.bell.ring_and_announce()) {
             Ok(ids) => {
-                self.bell.ring_and_announce();
                 COUNTS.published.add(ids.len());
                 let mut ids = ids.into_iter();
                 for (job, length) in jobs.into_iter().zip(lengths) {

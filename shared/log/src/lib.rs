@@ -153,9 +153,22 @@ impl Log {
     ///
     /// [`LogError::Rejected`], [`LogError::OutcomeUnknown`], [`LogError::Full`] and those of every call.
     pub fn publish(&mut self, events: &[NewEvent]) -> Result<Vec<u64>, LogError> {
+        self.publish_then(events, || ())
+    }
+
+    /// As [`publish`](Self::publish), and calls `committed` as soon as that is sure, which may be before the ids are known.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish).
+    pub fn publish_then(
+        &mut self,
+        events: &[NewEvent],
+        committed: impl FnOnce(),
+    ) -> Result<Vec<u64>, LogError> {
         match self {
-            Self::Postgres(log) => log.publish(events),
-            Self::Sqlite(log) => log.publish(events),
+            Self::Postgres(log) => log.publish(events, committed),
+            Self::Sqlite(log) => log.publish(events).inspect(|_| committed()),
         }
     }
 

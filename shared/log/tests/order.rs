@@ -77,6 +77,29 @@ fn open_transaction_delays_nobody_and_gets_its_place_at_commit() {
     assert_eq!((ids(&slow), slow.events[0].channel.as_str()), (vec![3], "slow"));
 }
 
+/// Commits of some are slow: behind a synchronous standby, say.
+#[test]
+fn follower_gets_what_lies_before_those_who_are_committing_and_is_told_to_come_back() {
+    let store = Store::postgres();
+    let mut log = store.log();
+    let Store::Postgres(database) = &store else { unreachable!("it was made above") };
+    let mut client = database.connect();
+    let mut slow = client.transaction().unwrap();
+    slow.execute("select everpoll.publish('slow', 't', '1')", &[]).unwrap();
+    log.publish(&[event("fast", "1"), event("fast", "2")]).unwrap();
+    // As at its COMMIT: it has its id, and is not at its end.
+    slow.batch_execute("set constraints all immediate").unwrap();
+    log.publish(&[event("fast", "3")]).unwrap();
+
+    let before = log.tail(0, ALL).unwrap();
+    assert_eq!((ids(&before), before.next, before.again), (vec![1, 2], 2, true));
+    // Nobody knows yet what becomes of 3.
+    let nothing = log.tail(2, ALL).unwrap();
+    assert_eq!((ids(&nothing), nothing.next, nothing.again), (vec![], 2, true));
+    slow.commit().unwrap();
+    assert_eq!(ids(&log.tail(2, ALL).unwrap()), [3, 4]);
+}
+
 #[test]
 fn two_publishers_of_the_same_keys_in_other_orders_both_succeed() {
     use crate::common::keyed;

@@ -244,11 +244,29 @@ begin
 end
 $$;
 
+-- The last id before the first that is missing after "known". As all of them are there, they are settled, whoever is
+-- committing. Of very many not all are looked at.
+create function everpoll.before_hole(known bigint) returns bigint
+language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off
+set enable_seqscan = off set enable_bitmapscan = off as $$
+declare
+  last bigint;
+begin
+  if not exists (select from everpoll.places p where p.id = known + 1) then
+    return known;
+  end if;
+  select p.id into last from everpoll.places p
+    where p.id > known and p.id <= known + 10000
+      and not exists (select from everpoll.places n where n.id = p.id + 1)
+    order by p.id limit 1;
+  return coalesce(last, known + 10000);
+end
+$$;
+
 -- The newest id of which this snapshot can tell that all before it are settled.
 --
 -- When nobody was committing as it was taken, that is the newest that it shows. Else it goes from where ids were last found to be
--- settled to the first hole; of very many, not all are looked at. An earlier cursor is a right one, too. A copy does not
--- know who runs.
+-- settled to the first hole. An earlier cursor is a right one, too. A copy does not know who runs.
 create function everpoll.settled_here() returns bigint
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off
 set enable_seqscan = off set enable_bitmapscan = off as $$
@@ -264,14 +282,7 @@ begin
   if not pg_is_in_recovery() and everpoll.nobody_was_committing(pg_current_snapshot()) then
     return newest;
   end if;
-  if not exists (select from everpoll.places p where p.id = known + 1) then
-    return known;
-  end if;
-  select p.id into newest from everpoll.places p
-    where p.id > known and p.id <= known + 10000
-      and not exists (select from everpoll.places n where n.id = p.id + 1)
-    order by p.id limit 1;
-  return coalesce(newest, known + 10000);
+  return everpoll.before_hole(known);
 end
 $$;
 
@@ -283,38 +294,57 @@ create view everpoll.positions as
 -- The id up to which all ids are settled now. What is read in a later snapshot, in the next statement, up to this id, is
 -- all that there will ever be. "seen": what the reader has seen before, which was settled then. Waits for those who are committing,
 -- but not for somebody who hangs there.
-create function everpoll.settle(seen bigint) returns bigint
+--
+-- With "follows" it is for the one who follows the log, and comes back soon when "again" is true: it does not wait for
+-- those who are committing while there is something before their ids; and publishers leave out their wake-ups at the moment.
+create function everpoll.settle(seen bigint, follows boolean, out settled bigint, out again boolean)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   drawn bigint;
   known bigint;
   committing text[];
+  noted boolean := false;
   patience timestamptz;
   looks integer := 0;
 begin
+  -- Before all else: whoever relies on the last wake-up is then among those who are committing.
+  again := follows and everpoll.called_lately(clock_timestamp());
   -- First the ids, then who is committing: not the other way round.
   select greatest(i.last_value - case when i.is_called then 0 else 1 end, (select max(p.id) from everpoll.places p)), s.id
     into drawn, known from everpoll.ids i, everpoll.settled s;
+  settled := drawn;
   if known = drawn then
-    return drawn;
+    return;
   end if;
   -- One snapshot for all statements, or a copy, which does not know who is committing: only what they show by themselves.
   if pg_is_in_recovery() or current_setting('transaction_isolation') <> 'read committed' then
-    return greatest(everpoll.settled_here(), least(seen, drawn));
+    settled := greatest(everpoll.settled_here(), least(seen, drawn));
+    return;
   end if;
   committing := array(
     select l.holder from everpoll.locks l where l.commits and l.pid is distinct from pg_backend_pid());
-  if cardinality(committing) = 0 or drawn - known >= 1000 then
-    -- Noted for the cursors of snapshots. Not in a hurry: what is lost of it in a crash is found again.
+  if cardinality(committing) = 0 and (seen = 0 or seen >= drawn) or drawn - known >= 1000 then
+    -- Noted for the cursors of snapshots, and for the next who asks. Not in a hurry: what is lost of it in a crash is found
+    -- again, and whoever waits for news gets them first.
     if current_setting('transaction_read_only') = 'off' and pg_try_advisory_xact_lock(x'45766572706f6c6f'::bigint) then
       perform set_config('synchronous_commit', 'off', true);
-      known := drawn;
+      noted := true;
     end if;
   end if;
   patience := clock_timestamp() + interval '250 milliseconds';
   while cardinality(committing) > 0 loop
+    if follows then
+      settled := everpoll.before_hole(least(seen, drawn));
+      if settled > seen then
+        again := true;
+        exit;
+      end if;
+      settled := drawn;
+    end if;
     if clock_timestamp() > patience then
-      return greatest(everpoll.settled_here(), least(seen, drawn));
+      settled := greatest(everpoll.settled_here(), least(seen, drawn));
+      again := follows;
+      return;
     end if;
     -- Most commits are done before the shortest sleep is over, which is a millisecond.
     if looks < 8 then
@@ -324,10 +354,9 @@ begin
     end if;
     committing := array(select l.holder from everpoll.locks l where l.commits and l.holder = any (committing));
   end loop;
-  if known = drawn then
-    update everpoll.settled set id = drawn where id < drawn;
+  if noted then
+    update everpoll.settled s set id = settle.settled where s.id < settle.settled;
   end if;
-  return drawn;
 end
 $$;
 
@@ -336,7 +365,7 @@ create or replace function everpoll.bounds()
 returns table (low bigint, newest bigint, origin bigint, low_ts timestamptz)
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
-  settled bigint := everpoll.settle(0);
+  settled bigint := (everpoll.settle(0, false)).settled;
 begin
   return query select * from everpoll.bounds_up_to(settled);
 end
@@ -361,7 +390,7 @@ returns table (
 language plpgsql volatile set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
-  settled bigint := everpoll.settle(greatest(seen, from_id));
+  settled bigint := (everpoll.settle(greatest(seen, from_id), false)).settled;
 begin
   return query
     with b as materialized (
@@ -396,8 +425,8 @@ begin
 end
 $$;
 
--- For the one who follows the whole log: everpoll.read without channels, cursors and rifts. "again": publishers leave out their
--- wake-ups at the moment, so look again in some milliseconds.
+-- For the one who follows the whole log: everpoll.read without channels, cursors and rifts. "again": look again in
+-- some milliseconds, also without a wake-up.
 create function everpoll.tail(from_id bigint, most bigint, bytes bigint)
 returns table (
   low bigint, newest bigint, origin bigint, again boolean, candidates bigint,
@@ -405,10 +434,10 @@ returns table (
 language plpgsql volatile set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
-  -- Before it is found out what is settled: whoever relied on it is then among those who are committing.
-  left_out boolean := everpoll.calls_are_left_out();
-  settled bigint := everpoll.settle(from_id);
+  settled bigint;
+  soon boolean;
 begin
+  select s.settled, s.again into settled, soon from everpoll.settle(from_id, true) s;
   return query
     with b as materialized (
       select l.low, o.origin,
@@ -420,20 +449,12 @@ begin
         where p.id > from_id and p.id <= settled order by p.id limit most + 1) c
       window w as (order by c.id rows unbounded preceding)
     )
-    select b.low, b.newest, b.origin, left_out, e.candidates, e.id, e.channel, e.type, e.data::text, e.exclude, e.ts
+    select b.low, b.newest, b.origin, soon, e.candidates, e.id, e.channel, e.type, e.data::text, e.exclude, e.ts
     from b left join (
       select s.id, v.channel, v.type, v.data, v.exclude, s.ts, s.candidates
       from sums s join everpoll.events v on v.row = s.row
       where s.place = 1 or s.place <= most and s.total <= tail.bytes) e on true
     order by e.id;
-end
-$$;
-
--- See everpoll.called_lately; with the rights to know.
-create function everpoll.calls_are_left_out() returns boolean
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
-begin
-  return everpoll.called_lately(clock_timestamp());
 end
 $$;
 
@@ -443,7 +464,7 @@ returns table (low bigint, newest bigint, origin bigint, trimmed boolean, first 
 language plpgsql volatile set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
-  settled bigint := everpoll.settle(0);
+  settled bigint := (everpoll.settle(0, false)).settled;
 begin
   return query
     select b.low, b.newest, b.origin, b.low_ts > since, (
@@ -478,7 +499,7 @@ declare
   rows bigint[];
 begin
   perform pg_advisory_xact_lock(x'45766572706f6c6d'::bigint);
-  settled := everpoll.settle(0);
+  settled := (everpoll.settle(0, false)).settled;
   perform set_config('synchronous_commit', durability, true);
   select low into bottom from everpoll.log;
   -- Ids, not times, decide what is oldest: the first event that stays keeps all that follow it.
@@ -508,7 +529,7 @@ begin
   execute format('grant select on everpoll.events, everpoll.places, everpoll.positions, everpoll.log, everpoll.rifts, everpoll.migrations to %I', role);
   execute format('grant execute on function everpoll.cursor(), everpoll.adopt(), everpoll.declare_rift(bigint), everpoll.bounds(), everpoll.bounds_up_to(bigint),
     everpoll.read(bigint, bigint, bigint, bigint, timestamptz, text[]), everpoll.first_since(timestamptz),
-    everpoll.tail(bigint, bigint, bigint), everpoll.settle(bigint), everpoll.calls_are_left_out() to %I', role);
+    everpoll.tail(bigint, bigint, bigint), everpoll.settle(bigint, boolean) to %I', role);
 end
 $$;
 

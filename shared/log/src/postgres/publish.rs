@@ -13,11 +13,16 @@ use crate::LogError;
 const TRIES: usize = 5;
 
 impl PostgresLog {
-    pub(crate) fn publish(&mut self, events: &[NewEvent]) -> Result<Vec<u64>, LogError> {
+    pub(crate) fn publish(
+        &mut self,
+        events: &[NewEvent],
+        committed: impl FnOnce(),
+    ) -> Result<Vec<u64>, LogError> {
         if events.is_empty() {
             return Ok(Vec::new());
         }
         let appended = self.append(events)?;
+        committed();
         let rows: Vec<i64> = appended.iter().map(|(row, _)| *row).collect();
         if let Some(known) = appended.iter().map(|(_, known)| *known).collect::<Option<Vec<_>>>() {
             return Ok(known);

@@ -72,7 +72,8 @@ impl SqliteWakeups {
 
     /// Waits until it is time for the next look, at most `limit`.
     fn pause(&mut self, limit: Duration) {
-        let pause = self.written.map_or(INTERVAL, |written| (written.elapsed() / 8).clamp(FIRST_PAUSE, INTERVAL));
+        let pause =
+            self.written.map_or(INTERVAL, |written| (written.elapsed() / 8).clamp(FIRST_PAUSE, INTERVAL));
         let pause = pause.min(limit);
         match &self.writes {
             Some(writes) => {
