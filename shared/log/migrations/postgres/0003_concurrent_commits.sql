@@ -245,8 +245,8 @@ end
 $$;
 
 -- The last id before the first that is missing after "known". As all of them are there, they are settled, whoever is
--- committing. Of very many not all are looked at.
-create function everpoll.before_hole(known bigint) returns bigint
+-- committing. At most so many are looked at.
+create function everpoll.before_hole(known bigint, most bigint) returns bigint
 language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off
 set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
@@ -256,10 +256,10 @@ begin
     return known;
   end if;
   select p.id into last from everpoll.places p
-    where p.id > known and p.id <= known + 10000
+    where p.id > known and p.id <= known + most
       and not exists (select from everpoll.places n where n.id = p.id + 1)
     order by p.id limit 1;
-  return coalesce(last, known + 10000);
+  return coalesce(last, known + most);
 end
 $$;
 
@@ -282,7 +282,7 @@ begin
   if not pg_is_in_recovery() and everpoll.nobody_was_committing(pg_current_snapshot()) then
     return newest;
   end if;
-  return everpoll.before_hole(known);
+  return everpoll.before_hole(known, 10000);
 end
 $$;
 
@@ -334,7 +334,7 @@ begin
   patience := clock_timestamp() + interval '250 milliseconds';
   while cardinality(committing) > 0 loop
     if follows then
-      settled := everpoll.before_hole(least(seen, drawn));
+      settled := everpoll.before_hole(least(seen, drawn), 1000);
       if settled > seen then
         again := true;
         exit;
