@@ -72,6 +72,10 @@ async fn serve(settings: &Settings, handed: ListenFd) -> Result<()> {
     }
 
     let limits = settings.limits(listeners.iter().all(Listener::is_local));
+    settings.follow_keys(&limits, |file, told| match told {
+        Ok(()) => info!(file = %file.display(), "the keys are exchanged"),
+        Err(problem) => warn!("{} {problem}; the keys stay as they are", file.display()),
+    })?;
     let patience = Patience {
         head: settings.head_timeout,
         body: BODY_PATIENCE,

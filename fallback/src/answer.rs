@@ -13,6 +13,7 @@ use everpoll_protocol::{
     PublishRequest, Reconnect, Reply, Request, ServeError, Steering, Step, Timestamp,
 };
 use everpoll_settings::Settings;
+use tracing::{info, warn};
 
 use crate::look::Look;
 use crate::outage::Outage;
@@ -102,6 +103,18 @@ impl Answers {
             random: RandomState::new(),
             random_state: AtomicU32::new(0),
         }
+    }
+
+    /// Follows `keys_file` for as long as the program runs.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no thread left.
+    pub fn follow_keys(&self, settings: &Settings) -> std::io::Result<()> {
+        settings.follow_keys(&self.limits, |file, told| match told {
+            Ok(()) => info!(file = %file.display(), "the keys are exchanged"),
+            Err(problem) => warn!("{} {problem}; the keys stay as they are", file.display()),
+        })
     }
 
     /// A connection to the log, made when it is first needed.

@@ -134,6 +134,9 @@ fn fastcgi(arguments: &Arguments, inherited: Option<Listener>) -> ExitCode {
     if let Err(error) = answers.log() {
         return refuse(&[error.to_string()], 2);
     }
+    if let Err(error) = answers.follow_keys(&settings) {
+        return refuse(&[format!("cannot follow keys_file: {error}")], 1);
+    }
     let limits = limits(&settings, arguments.workers);
     info!(
         "answering at {} with {} workers, {} connections at most, from {}",

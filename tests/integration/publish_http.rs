@@ -1,6 +1,6 @@
 //! `POST /publish`: all or nothing, who may, and how many requests become one transaction.
 
-use everpoll_tests::{Address, http, wait};
+use everpoll_tests::{Address, TestDir, http, wait};
 use serde_json::json;
 
 use crate::site::{self, Site, Store};
@@ -165,6 +165,106 @@ fn publish_key_admits_and_nothing_else_does() {
     site::collect(site.door(0), "cheese", cursor, 2);
     // Neither program writes it down.
     assert!(!site.daemon.log().contains(KEY) && !site.fallback.log().contains(KEY));
+}
+
+/// What a publish with this key is answered with: status, code and text.
+fn publish_with(address: &Address, key: &str, body: String) -> (u16, Option<String>, String) {
+    let reply =
+        http::post_json("/publish", body).header("Authorization", &format!("Bearer {key}")).send(address);
+    let text = |name: &str| reply.json()[name].as_str().map(str::to_owned);
+    (reply.status, text("code"), text("detail").unwrap_or_default())
+}
+
+#[test]
+fn named_keys_publish_to_their_own_channels_only() {
+    let keys = format!(
+        "shop = {{ key = '{KEY}', channels = ['shop-*', 'cart'] }}\ncrm = {{ key = 'crm-{KEY}', channels = ['crm'] }}"
+    );
+    let settings = [("EVERPOLL_PUBLISH_KEYS", &*keys), ("EVERPOLL_PUBLISH_KEY", "all-0123456789abc")];
+    let site = Site::with(Store::sqlite(), &settings);
+    let (crm, all) = (format!("crm-{KEY}"), "all-0123456789abc");
+    for (name, address) in site.doors() {
+        let publish = |key: &str, channel: &str| {
+            let (status, code, _) = publish_with(address, key, Draft::new(channel, "1").to_body());
+            (status, code.unwrap_or_default())
+        };
+        let (published, refused) = ((201, String::new()), (403, "publish_channel".to_owned()));
+        for (key, channel, expected) in [
+            (KEY, "shop-1", &published),
+            (KEY, "shop-", &published),
+            (KEY, "cart", &published),
+            (KEY, "cart-1", &refused),
+            (KEY, "crm", &refused),
+            (KEY, "Shop-1", &refused),
+            (&crm, "crm", &published),
+            (&crm, "crm-1", &refused),
+            (all, "shop-1", &published),
+            (all, "anything", &published),
+        ] {
+            assert_eq!(publish(key, channel), *expected, "{name}: {key} to {channel}");
+        }
+        // All or nothing, and the text says which event, which key and which channel; never the key itself.
+        let both = format!("[{},{}]", Draft::new("shop-2", "1").to_body(), Draft::new("crm", "1").to_body());
+        let cursor = site.cursor("shop-2");
+        let (status, code, text) = publish_with(address, KEY, both);
+        assert_eq!((status, code.as_deref()), (403, Some("publish_channel")), "{name}");
+        assert!(
+            text.starts_with("event 1 ") && text.contains("\"shop\"") && text.contains("\"crm\""),
+            "{text}"
+        );
+        assert!(!text.contains(KEY), "{text}");
+        assert_eq!(site::poll("shop-2", cursor, "flavor=short-poll").send(address).events(), [], "{name}");
+    }
+    // The command finds the key that fits.
+    let url = format!("http://{}", site.daemon.address());
+    let mut command = everpoll_tests::everpoll::command("everpoll");
+    command.args(["publish", "--url", &url, "crm", "made", "1"]).env("EVERPOLL_PUBLISH_KEYS", &keys);
+    assert!(command.status().expect("it runs").success());
+}
+
+#[test]
+fn keys_are_exchanged_without_a_restart() {
+    let directory = TestDir::new();
+    let keys = |key: &str| format!("[publish_keys.shop]\nkey = '{key}'\nchannels = ['shop-*']\n");
+    // As a person does it: a new file, put in place of the old one.
+    let put = |text: &str| {
+        let new = directory.file("keys.new", text);
+        std::fs::rename(new, directory.join("keys.toml")).expect("both are ours");
+    };
+    let (old, new) = ("old-0123456789abcdef", "new-0123456789abcdef");
+    put(&keys(old));
+    let path = directory.join("keys.toml").display().to_string();
+    let site = Site::with(Store::sqlite(), &[("EVERPOLL_KEYS_FILE", &path)]);
+    let answers =
+        |address: &Address, key: &str| publish_with(address, key, Draft::new("shop-1", "1").to_body()).0;
+    for (name, address) in site.doors() {
+        assert_eq!((answers(address, old), answers(address, new)), (201, 403), "{name}");
+    }
+    put(&keys(new));
+    for (name, address) in site.doors() {
+        wait::until(&format!("{name} has the new key"), wait::PATIENCE, || answers(address, new) == 201);
+        assert_eq!(answers(address, old), 403, "{name}");
+    }
+    // One that is wrong is reported and changes nothing.
+    put(&keys("short"));
+    let complains =
+        |log: String| log.contains("has a key that is 5 characters long") && log.contains("the keys stay");
+    wait::until("both complain", wait::PATIENCE, || {
+        complains(site.daemon.log()) && complains(site.fallback.log())
+    });
+    for (name, address) in site.doors() {
+        assert_eq!(answers(address, new), 201, "{name}");
+    }
+    // Without its last key, nobody may: publishing does not become free for this machine.
+    put("");
+    for (name, address) in site.doors() {
+        wait::until(&format!("{name} has no key"), wait::PATIENCE, || answers(address, new) == 403);
+        let reply = http::post_json("/publish", Draft::new("shop-1", "1").to_body()).send(address);
+        assert_eq!(reply.json()["code"], "publish_key_wrong", "{name}");
+    }
+    for key in [old, new] {
+        assert!(!site.daemon.log().contains(key) && !site.fallback.log().contains(key));
+    }
 }
 
 #[test]

@@ -41,7 +41,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "WAIT_ID")]
     exclude: Option<String>,
     /// Publish over HTTP at this address (http://host:port or unix:/path) and not straight into the database. The
-    /// setting publish_key is presented
+    /// setting publish_key, or the one of publish_keys that fits, is presented
     #[arg(long)]
     url: Option<String>,
 }
@@ -107,7 +107,8 @@ fn over_http(url: &str, settings: &Settings, event: &NewEvent) -> Result<Vec<u64
         exclude: event.exclude.as_ref().map(everpoll_protocol::WaitId::as_str),
     };
     let body = serde_json::to_vec(&body).map_err(Failure::failed)?;
-    let key = settings.publish_key.as_ref().map(|key| format!("Authorization: Bearer {}\r\n", key.expose()));
+    let key = settings.key_for(&event.channel);
+    let key = key.map(|key| format!("Authorization: Bearer {}\r\n", key.expose()));
     let head = format!("Content-Type: application/json\r\n{}", key.unwrap_or_default());
     let reply = server.request("POST", "/publish", &head, &body).map_err(|error| {
         Failure::failed(format!("{url} does not answer: {error}; the event may or may not be in the log"))

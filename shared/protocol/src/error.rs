@@ -5,6 +5,7 @@
 
 use thiserror::Error;
 
+use crate::Channel;
 use crate::channel::{MAX_CHANNEL_BYTES, MAX_CHANNELS};
 use crate::event::{MAX_DATA_BYTES, MAX_KEY_BYTES, MAX_KIND_BYTES};
 use crate::parameters::{MAX_CALLBACK_BYTES, MAX_TAB_BYTES};
@@ -108,9 +109,13 @@ pub enum RequestError {
     #[error("publishing key is missing or wrong; send it as Authorization: Bearer")]
     PublishKeyWrong,
     #[error(
-        "publishing without a key is allowed from this machine only; set publish_key and send it as Authorization: Bearer"
+        "publishing without a key is allowed from this machine only; set publish_key or publish_keys and send it as Authorization: Bearer"
     )]
     PublishNotLocal,
+    #[error(
+        "publishing key {key:?} is not for channel {channel:?}; use another key, or add a pattern that fits it to the key's channels"
+    )]
+    PublishChannel { key: Box<str>, channel: Channel },
     #[error("the log refused the event: {reason}")]
     Refused { reason: String },
     #[error("nothing is served at this path; polls go to /e/{{channel}}/{{wait_id}}, publishing to /publish")]
@@ -153,7 +158,11 @@ impl RequestError {
             Self::TargetTooLong => 414,
             Self::NotJsonContent => 415,
             Self::HeadTooLarge { .. } => 431,
-            Self::PublishKeyWrong | Self::PublishNotLocal | Self::JsonpOff | Self::OriginNotAllowed => 403,
+            Self::PublishKeyWrong
+            | Self::PublishNotLocal
+            | Self::PublishChannel { .. }
+            | Self::JsonpOff
+            | Self::OriginNotAllowed => 403,
             Self::UpgradeRequired | Self::WebSocketVersion => 426,
             Self::InEvent { source, .. } => source.status(),
             _ => 400,
@@ -204,6 +213,7 @@ impl RequestError {
             Self::InEvent { source, .. } => source.code(),
             Self::PublishKeyWrong => "publish_key_wrong",
             Self::PublishNotLocal => "publish_not_local",
+            Self::PublishChannel { .. } => "publish_channel",
             Self::Refused { .. } => "refused",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed { .. } => "method_not_allowed",

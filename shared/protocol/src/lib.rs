@@ -17,6 +17,7 @@
 //! hold or to reply; the [`Reply`] is written out. The way of a publish: [`Request::parse`] makes a
 //! [`PublishRequest`], the edge appends its events to the log and answers [`Reply::published`].
 
+mod access;
 mod batch;
 mod channel;
 mod cursor;
@@ -41,6 +42,7 @@ mod timestamp;
 pub mod upgrade;
 mod wait;
 
+pub use access::{Live, Pattern, Patterns, PublishKey, Publisher};
 pub use batch::{BATCH_BYTES, BATCH_EVENTS, Batch, Page, Record};
 pub use channel::{Channel, Channels, MAX_CHANNEL_BYTES, MAX_CHANNELS};
 pub use cursor::Cursor;
@@ -51,7 +53,7 @@ pub use json::Data;
 pub use network::{Cut, Network, Networks};
 pub use origins::Origins;
 pub use poll::{Answer, Input, Poll, Reconnect, Step};
-pub use publish::{MAX_PUBLISH_EVENTS, PublishRequest, Publisher};
+pub use publish::{MAX_PUBLISH_EVENTS, PublishRequest};
 pub use readiness::WakeupPath;
 pub use reply::{Form, Head, Reply, UNCACHED};
 pub use request::{Flavor, Headers, Limits, MAX_TARGET_BYTES, Pad, PollRequest, RawRequest, Request, Tab};

@@ -1,4 +1,4 @@
-//! Publishing over HTTP: who may, and what it says.
+//! What a publishing request says. [Who may](crate::Publisher) is another matter.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -13,70 +13,6 @@ pub const MAX_PUBLISH_EVENTS: usize = 1000;
 pub struct PublishRequest {
     /// At least one event.
     pub events: Vec<NewEvent>,
-}
-
-/// Who may publish over HTTP.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Publisher {
-    /// What must be presented as `Authorization: Bearer`. Without it, only this machine may publish.
-    pub key: Option<String>,
-    /// Whether the program listens only where this machine alone can reach it.
-    pub listens_locally: bool,
-}
-
-impl std::fmt::Debug for Publisher {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Publisher {{ key: {}, listens_locally: {} }}", self.key.is_some(), self.listens_locally)
-    }
-}
-
-impl Publisher {
-    /// Whether a request from this peer may publish.
-    ///
-    /// Without a key, a request that a proxy passed on for somebody else is not from this machine, and neither is one
-    /// that a browser sends for a page of another site.
-    pub(crate) fn admit(&self, headers: &dyn Headers, peer_is_local: bool) -> Result<(), RequestError> {
-        if let Some(key) = &self.key {
-            let presented = headers.header("authorization").unwrap_or_default();
-            let scheme = presented.get(..7).unwrap_or_default();
-            if scheme.eq_ignore_ascii_case(b"bearer ") && same(presented[7..].trim_ascii(), key.as_bytes()) {
-                return Ok(());
-            }
-            return Err(RequestError::PublishKeyWrong);
-        }
-        let local = peer_is_local
-            && self.listens_locally
-            && headers.header("forwarded").is_none()
-            && ["x-forwarded-for", "x-real-ip"].iter().all(|name| {
-                headers.header(name).is_none_or(|all| {
-                    all.split(|b| *b == b',').all(|address| is_local_address(address.trim_ascii()))
-                })
-            })
-            && headers.header("origin").is_none_or(|origin| is_local_origin(&origin));
-        if local { Ok(()) } else { Err(RequestError::PublishNotLocal) }
-    }
-}
-
-/// Compares without telling by its time how much was right. The length may be told.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && std::hint::black_box(a.iter().zip(b).fold(0, |sum, (a, b)| sum | (a ^ b))) == 0
-}
-
-fn is_local_address(text: &[u8]) -> bool {
-    let parsed = std::str::from_utf8(text).ok().and_then(|text| text.parse::<std::net::IpAddr>().ok());
-    parsed.is_some_and(|address| address.to_canonical().is_loopback())
-}
-
-/// Whether a page's origin, such as `http://localhost:8377`, is this machine.
-fn is_local_origin(origin: &[u8]) -> bool {
-    let Some(rest) = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://")) else {
-        return false;
-    };
-    let host = match rest.strip_prefix(b"[") {
-        Some(rest) => rest.split(|b| *b == b']').next(),
-        None => rest.split(|b| *b == b':').next(),
-    };
-    host.is_some_and(|host| host.eq_ignore_ascii_case(b"localhost") || is_local_address(host))
 }
 
 #[derive(Deserialize)]
@@ -136,14 +72,6 @@ mod tests {
     use super::*;
     use crate::request::tests::TestHeaders;
 
-    struct Authorization(&'static str);
-
-    impl Headers for Authorization {
-        fn header(&self, name: &str) -> Option<std::borrow::Cow<'_, [u8]>> {
-            (name == "authorization").then(|| self.0.as_bytes().into())
-        }
-    }
-
     const JSON: TestHeaders = TestHeaders(&[("content-type", "application/json; charset=utf-8")]);
 
     fn code(body: &str) -> &'static str {
@@ -178,39 +106,5 @@ mod tests {
         assert_eq!((error.code(), error.status()), ("channel_character", 400));
         let plain = TestHeaders(&[("content-type", "text/plain")]);
         assert_eq!(PublishRequest::parse(&plain, b"{}").unwrap_err().status(), 415);
-    }
-
-    #[test]
-    fn key_admits_from_anywhere_and_nothing_else_does() {
-        let publisher = Publisher { key: Some("secret-0123456789".into()), listens_locally: true };
-        let admit = |value| publisher.admit(&Authorization(value), false).is_ok();
-        assert!(admit("Bearer secret-0123456789"));
-        assert!(admit("bearer secret-0123456789"));
-        assert!(!admit("Bearer secret-012345678"));
-        assert!(!admit("Bearer secret-0123456788"));
-        assert!(!admit("Basic secret-0123456789"));
-        assert!(!admit(""));
-        assert!(publisher.admit(&TestHeaders(&[]), true).is_err());
-    }
-
-    #[test]
-    fn without_a_key_only_this_machine_itself_is_admitted() {
-        let publisher = Publisher { key: None, listens_locally: true };
-        let admit = |headers: &'static [(&'static str, &'static str)]| {
-            publisher.admit(&TestHeaders(headers), true).is_ok()
-        };
-        assert!(admit(&[]));
-        assert!(admit(&[("x-forwarded-for", "127.0.0.1, ::1")]));
-        assert!(!admit(&[("x-forwarded-for", "127.0.0.1, 192.0.2.7")]));
-        assert!(!admit(&[("x-real-ip", "192.0.2.7")]));
-        assert!(!admit(&[("forwarded", "for=127.0.0.1")]));
-        assert!(admit(&[("origin", "http://localhost:8377")]));
-        assert!(admit(&[("origin", "http://[::1]:8377")]));
-        assert!(!admit(&[("origin", "http://localhost.example")]));
-        assert!(!admit(&[("origin", "https://shop.example")]));
-        assert!(!admit(&[("origin", "null")]));
-        assert!(publisher.admit(&TestHeaders(&[]), false).is_err());
-        let elsewhere = Publisher { key: None, listens_locally: false };
-        assert!(elsewhere.admit(&TestHeaders(&[]), true).is_err());
     }
 }

@@ -211,8 +211,12 @@ impl Request {
             }
             (Route::Poll(_), _) => Err(RequestError::MethodNotAllowed { allow: POLL_METHODS }),
             (Route::Publish, "POST") => {
-                limits.publisher.admit(raw.headers, raw.peer_is_local)?;
-                PublishRequest::parse(raw.headers, raw.body).map(Self::Publish)
+                let key = limits.publisher.admit(raw.headers, raw.peer_is_local)?;
+                let request = PublishRequest::parse(raw.headers, raw.body)?;
+                if let Some(key) = key {
+                    key.check(&request.events)?;
+                }
+                Ok(Self::Publish(request))
             }
             (Route::Publish, "OPTIONS") => {
                 Ok(Self::Options { allow: PUBLISH_METHODS, form: Form::default() })
@@ -310,7 +314,7 @@ pub(crate) mod tests {
             origins: Origins::default(),
             jsonp: false,
             publish_body_max: 1000,
-            publisher: Publisher { key: None, listens_locally: true },
+            publisher: Publisher::new(Vec::new(), true),
         }
     }
 

@@ -10,6 +10,7 @@
 //! remark, because a mistyped `retain_for` would delete events; and a new key needs its row in [`KEYS`], from which
 //! `everpoll help settings` is printed and against which `docs/reference/configuration.md` is tested.
 
+mod keyring;
 mod keys;
 mod listen;
 mod problems;
@@ -22,13 +23,14 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
+pub use keyring::{KeysFile, NamedKey};
 pub use keys::{KEYS, Key, describe};
 pub use listen::Listen;
 pub use problems::Problems;
 pub use redis::{RedisLogin, RedisPlace, RedisServers, RedisUrl};
 pub use secret::{DatabaseUrl, Secret};
 
-use everpoll_protocol::{Limits, Origins, Publisher};
+use everpoll_protocol::{Channel, Limits, Origins, Patterns, Publisher};
 use source::Sources;
 
 /// The environment variable that names the settings file.
@@ -72,6 +74,10 @@ pub struct Settings {
     pub demo: bool,
     /// What `POST /publish` must present. Default: none, only this machine may publish.
     pub publish_key: Option<Secret>,
+    /// Publishing keys for some channels each. Default: none.
+    pub publish_keys: Vec<NamedKey>,
+    /// A file with further keys, which may change while a program runs. Default: none.
+    pub keys_file: Option<KeysFile>,
     /// How long events stay; `None` = for ever. Default: 7 days.
     pub retain_for: Option<Duration>,
     /// How many events stay; `None` = all that [`retain_for`](Self::retain_for) lets stay. Default: `None`.
@@ -150,6 +156,8 @@ impl Default for Settings {
             probe: true,
             demo: false,
             publish_key: None,
+            publish_keys: Vec::new(),
+            keys_file: None,
             retain_for: Some(Duration::from_secs(7 * 24 * 3600)),
             retain_count: None,
             trim_interval: Duration::from_secs(30),
@@ -259,7 +267,9 @@ impl Settings {
     /// What they say about requests, for a program that listens where only this machine can reach it, or elsewhere.
     #[must_use]
     pub fn limits(&self, listens_locally: bool) -> Limits {
-        let key = self.publish_key.as_ref().map(|key| key.expose().to_owned());
+        let of_file = self.keys_file.iter().flat_map(|file| &file.keys.publish);
+        let keys = of_file.cloned().chain(self.written_keys());
+        let keys = keys.map(|key| key.to_protocol()).collect();
         Limits {
             hold_max: self.hold_max,
             padded_hold_max: self.padded_hold_max,
@@ -267,8 +277,42 @@ impl Settings {
             origins: self.allow_origins.clone(),
             jsonp: self.jsonp,
             publish_body_max: usize::try_from(self.body_max).unwrap_or(usize::MAX),
-            publisher: Publisher { key, listens_locally },
+            publisher: Publisher::new(keys, listens_locally),
         }
+    }
+
+    /// Reads `keys_file` again each second, on a thread of its own, for requests under `limits`, which are these settings' own.
+    /// `report` is told when keys were exchanged, and once why they cannot be.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no thread left.
+    pub fn follow_keys(
+        &self,
+        limits: &Limits,
+        report: impl Fn(&Path, Result<(), String>) + Send + 'static,
+    ) -> std::io::Result<()> {
+        let Some(file) = self.keys_file.clone() else { return Ok(()) };
+        let path = file.path().to_owned();
+        keyring::follow(file, self.written_keys().collect(), limits, move |told| report(&path, told))
+    }
+
+    /// The key to publish to a channel with, if there is one.
+    #[must_use]
+    pub fn key_for(&self, channel: &Channel) -> Option<Secret> {
+        let of_file = self.keys_file.iter().flat_map(|file| file.keys.publish.iter().cloned());
+        let fits = |key: &NamedKey| key.channels.matches(channel);
+        self.written_keys().chain(of_file).find(fits).map(|key| key.secret)
+    }
+
+    /// The publishing keys that the settings themselves name.
+    fn written_keys(&self) -> impl Iterator<Item = NamedKey> {
+        let all = self.publish_key.iter().map(|secret| NamedKey {
+            name: "publish_key".into(),
+            secret: secret.clone(),
+            channels: Patterns::all(),
+        });
+        all.chain(self.publish_keys.iter().cloned())
     }
 
     fn read(
@@ -311,6 +355,8 @@ impl Settings {
             demo: sources.take("demo", flag).unwrap_or(is.demo),
             access: access.unwrap_or(is.access),
             publish_key: sources.take("publish_key", Secret::parse).or(is.publish_key),
+            publish_keys: sources.take("publish_keys", keyring::publish_keys).unwrap_or_default(),
+            keys_file: sources.take("keys_file", KeysFile::open),
             retain_for: sources.take("retain_for", age).unwrap_or(is.retain_for),
             retain_count: sources.take("retain_count", count).unwrap_or(is.retain_count),
             trim_interval: sources.take("trim_interval", seconds(1, 86_400, 30)).unwrap_or(is.trim_interval),

@@ -148,7 +148,27 @@ fn defaults_of_the_table_are_those_of_the_program() {
         assert_eq!(settings, Settings::default(), "{}", key.name);
     }
     let none: Vec<_> = KEYS.iter().filter(|key| key.default == "none").map(|key| key.name).collect();
-    assert_eq!(none, ["redis_url", "allow_origins", "publish_key", "retain_count"]);
+    assert_eq!(
+        none,
+        ["redis_url", "allow_origins", "publish_key", "publish_keys", "keys_file", "retain_count"]
+    );
+}
+
+#[test]
+fn publishing_keys_are_tables_of_the_file_or_a_variable() {
+    let file = "[publish_keys.shop]\nkey = 'geheim-geheim-geheim'\nchannels = ['shop-*']";
+    let settings = load(file, &[]).unwrap();
+    assert_eq!(settings.publish_keys[0].channels.to_string(), "shop-*");
+    assert!(!format!("{settings:?}").contains("geheim"));
+    let variable =
+        ("EVERPOLL_PUBLISH_KEYS", "shop = { key = 'geheim-geheim-geheim', channels = ['shop-*'] }");
+    assert_eq!(load("", &[variable]).unwrap(), settings);
+    let text = wrong("[publish_keys.shop]\nkey = 'geheim'", &[("EVERPOLL_KEYS_FILE", "keys.toml")]);
+    assert!(text.contains("publish_keys in everpoll.toml has \"shop\", which has a key that is 6"), "{text}");
+    assert!(text.contains("EVERPOLL_KEYS_FILE=\"keys.toml\" is no whole path"), "{text}");
+    assert!(!text.contains("geheim"), "{text}");
+    let channel = |name| Channel::parse(name).unwrap();
+    assert!(settings.key_for(&channel("shop-1")).is_some() && settings.key_for(&channel("crm")).is_none());
 }
 
 #[test]

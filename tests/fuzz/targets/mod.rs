@@ -51,6 +51,6 @@ fn limits() -> Limits {
         origins: Origins::parse("https://shop.example http://[::1]:8080").expect("two origins"),
         jsonp: true,
         publish_body_max: 20_000,
-        publisher: Publisher { key: None, listens_locally: true },
+        publisher: Publisher::new(Vec::new(), true),
     }
 }

@@ -1,0 +1,221 @@
+//! Who may publish over HTTP, and to which channels.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ring::digest::{SHA256, digest};
+use subtle::ConstantTimeEq;
+
+use super::{Live, Patterns};
+use crate::{Headers, NewEvent, RequestError};
+
+/// One publishing key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PublishKey {
+    /// What it is called in errors. Not secret.
+    pub name: Box<str>,
+    /// Its SHA-256: the key itself is not needed to compare.
+    digest: [u8; 32],
+    /// Where it may publish.
+    pub channels: Patterns,
+}
+
+impl PublishKey {
+    /// The key with this secret text.
+    #[must_use]
+    pub fn new(name: &str, secret: &str, channels: Patterns) -> Self {
+        Self { name: name.into(), digest: sha256(secret.as_bytes()), channels }
+    }
+
+    /// Whether it may publish all of these.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::PublishChannel`] with the first channel that is not its own, and where it stands.
+    pub(crate) fn check(&self, events: &[NewEvent]) -> Result<(), RequestError> {
+        let Some(index) = events.iter().position(|event| !self.channels.matches(&event.channel)) else {
+            return Ok(());
+        };
+        let error =
+            RequestError::PublishChannel { key: self.name.clone(), channel: events[index].channel.clone() };
+        Err(match events.len() {
+            1 => error,
+            _ => RequestError::InEvent { index, source: Box::new(error) },
+        })
+    }
+}
+
+impl fmt::Debug for PublishKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublishKey({}: {})", self.name, self.channels)
+    }
+}
+
+/// Who may publish over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publisher {
+    keys: Live<Vec<PublishKey>>,
+    /// Whether there were keys at the start: when the last one is taken away, publishing does not become free.
+    had_keys: bool,
+    /// Whether the program listens only where this machine alone can reach it.
+    listens_locally: bool,
+}
+
+impl Publisher {
+    /// With these keys; without any, only this machine may publish, and only where it `listens_locally`.
+    #[must_use]
+    pub fn new(keys: Vec<PublishKey>, listens_locally: bool) -> Self {
+        Self { had_keys: !keys.is_empty(), keys: Live::new(keys), listens_locally }
+    }
+
+    /// Replaces the keys, for all requests from now on.
+    pub fn replace(&self, keys: Vec<PublishKey>) {
+        self.keys.set(keys);
+    }
+
+    /// Whether a request from this peer may publish, and with which key.
+    ///
+    /// Without a key, a request that a proxy passed on for somebody else is not from this machine, and neither is one
+    /// that a browser sends for a page of another site.
+    pub(crate) fn admit(
+        &self,
+        headers: &dyn Headers,
+        peer_is_local: bool,
+    ) -> Result<Option<PublishKey>, RequestError> {
+        let keys = self.keys.get();
+        if self.had_keys || !keys.is_empty() {
+            return presented(headers, &keys).map(Some);
+        }
+        let local = peer_is_local
+            && self.listens_locally
+            && headers.header("forwarded").is_none()
+            && ["x-forwarded-for", "x-real-ip"].iter().all(|name| {
+                headers.header(name).is_none_or(|all| {
+                    all.split(|b| *b == b',').all(|address| is_local_address(address.trim_ascii()))
+                })
+            })
+            && headers.header("origin").is_none_or(|origin| is_local_origin(&origin));
+        if local { Ok(None) } else { Err(RequestError::PublishNotLocal) }
+    }
+}
+
+/// The key that a request presents.
+fn presented(headers: &dyn Headers, keys: &Arc<Vec<PublishKey>>) -> Result<PublishKey, RequestError> {
+    let header = headers.header("authorization").unwrap_or_default();
+    let text = super::bearer(&header).ok_or(RequestError::PublishKeyWrong)?;
+    // Digests are compared, so that not even the length of a key shows in the time; and all of them, so that it does not show
+    // which one is right.
+    let digest = sha256(text);
+    let mut found = None;
+    for key in keys.iter() {
+        if bool::from(key.digest.ct_eq(&digest)) {
+            found = Some(key);
+        }
+    }
+    found.cloned().ok_or(RequestError::PublishKeyWrong)
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    out
+}
+
+fn is_local_address(text: &[u8]) -> bool {
+    let parsed = std::str::from_utf8(text).ok().and_then(|text| text.parse::<std::net::IpAddr>().ok());
+    parsed.is_some_and(|address| address.to_canonical().is_loopback())
+}
+
+/// Whether a page's origin, such as `http://localhost:8377`, is this machine.
+fn is_local_origin(origin: &[u8]) -> bool {
+    let Some(rest) = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://")) else {
+        return false;
+    };
+    let host = match rest.strip_prefix(b"[") {
+        Some(rest) => rest.split(|b| *b == b']').next(),
+        None => rest.split(|b| *b == b':').next(),
+    };
+    host.is_some_and(|host| host.eq_ignore_ascii_case(b"localhost") || is_local_address(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::tests::TestHeaders;
+
+    struct Authorization(&'static str);
+
+    impl Headers for Authorization {
+        fn header(&self, name: &str) -> Option<std::borrow::Cow<'_, [u8]>> {
+            (name == "authorization").then(|| self.0.as_bytes().into())
+        }
+    }
+
+    fn key(name: &str, secret: &str, channels: &[&str]) -> PublishKey {
+        PublishKey::new(name, secret, Patterns::parse(channels.iter().copied()).unwrap())
+    }
+
+    fn event(channel: &str) -> NewEvent {
+        NewEvent::parse(channel, "t", "1", None, None).unwrap()
+    }
+
+    #[test]
+    fn key_admits_from_anywhere_and_nothing_else_does() {
+        let keys = vec![key("a", "secret-0123456789", &["*"]), key("b", "another-0123456789", &["*"])];
+        let publisher = Publisher::new(keys, true);
+        let name = |value| publisher.admit(&Authorization(value), false).ok().flatten().map(|key| key.name);
+        assert_eq!(name("Bearer secret-0123456789").as_deref(), Some("a"));
+        assert_eq!(name("bearer  another-0123456789 ").as_deref(), Some("b"));
+        for wrong in
+            ["Bearer secret-012345678", "Bearer secret-0123456788", "Basic secret-0123456789", "Bearer", ""]
+        {
+            assert_eq!(name(wrong), None, "{wrong}");
+        }
+        assert!(publisher.admit(&TestHeaders(&[]), true).is_err());
+        assert!(!format!("{publisher:?}").contains("0123"));
+    }
+
+    #[test]
+    fn keys_are_replaced_for_the_next_request_and_the_last_one_opens_nothing() {
+        let publisher = Publisher::new(vec![key("old", "old-0123456789ab", &["*"])], true);
+        let other = publisher.clone();
+        let admits = |value| publisher.admit(&Authorization(value), true).is_ok();
+        assert!(admits("Bearer old-0123456789ab"));
+        other.replace(vec![key("new", "new-0123456789ab", &["*"])]);
+        assert!(!admits("Bearer old-0123456789ab") && admits("Bearer new-0123456789ab"));
+        other.replace(Vec::new());
+        assert!(!admits("Bearer new-0123456789ab") && publisher.admit(&TestHeaders(&[]), true).is_err());
+    }
+
+    #[test]
+    fn channel_that_is_not_the_keys_is_named_with_its_place() {
+        let shop = key("shop", "secret-0123456789", &["shop-*"]);
+        assert_eq!(shop.check(&[event("shop-1"), event("shop-2")]), Ok(()));
+        let error = shop.check(&[event("crm-1")]).unwrap_err();
+        assert_eq!((error.code(), error.status()), ("publish_channel", 403));
+        assert!(error.to_string().contains("\"shop\"") && error.to_string().contains("\"crm-1\""), "{error}");
+        let error = shop.check(&[event("shop-1"), event("crm-1")]).unwrap_err();
+        assert!(error.to_string().starts_with("event 1 "), "{error}");
+        assert_eq!((error.code(), error.status()), ("publish_channel", 403));
+    }
+
+    #[test]
+    fn without_a_key_only_this_machine_itself_is_admitted() {
+        let publisher = Publisher::new(Vec::new(), true);
+        let admit = |headers: &'static [(&'static str, &'static str)]| {
+            publisher.admit(&TestHeaders(headers), true).is_ok()
+        };
+        assert!(admit(&[]));
+        assert!(admit(&[("x-forwarded-for", "127.0.0.1, ::1")]));
+        assert!(!admit(&[("x-forwarded-for", "127.0.0.1, 192.0.2.7")]));
+        assert!(!admit(&[("x-real-ip", "192.0.2.7")]));
+        assert!(!admit(&[("forwarded", "for=127.0.0.1")]));
+        assert!(admit(&[("origin", "http://localhost:8377")]));
+        assert!(admit(&[("origin", "http://[::1]:8377")]));
+        assert!(!admit(&[("origin", "http://localhost.example")]));
+        assert!(!admit(&[("origin", "https://shop.example")]));
+        assert!(!admit(&[("origin", "null")]));
+        assert!(publisher.admit(&TestHeaders(&[]), false).is_err());
+        assert!(Publisher::new(Vec::new(), false).admit(&TestHeaders(&[]), true).is_err());
+    }
+}

@@ -1,0 +1,243 @@
+//! Keys: tables in the settings file, and a file of their own that may change while programs run.
+//!
+//! What a newcomer gets wrong: nothing of a key may get into a problem's text, and TOML's own errors quote what they do not
+//! understand. So each value is taken out of its table by hand.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use everpoll_protocol::{Limits, Patterns, PublishKey};
+use toml::{Table, Value};
+
+use crate::Secret;
+
+/// How often `keys_file` is read again.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Most keys of a kind.
+const KEYS_MAX: usize = 100;
+
+/// A publishing key with a name, and where it may publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedKey {
+    /// What it is called in errors.
+    pub name: Box<str>,
+    /// What is presented.
+    pub secret: Secret,
+    /// Where it may publish.
+    pub channels: Patterns,
+}
+
+impl NamedKey {
+    /// As the protocol compares it.
+    pub(crate) fn to_protocol(&self) -> PublishKey {
+        PublishKey::new(&self.name, self.secret.expose(), self.channels.clone())
+    }
+}
+
+/// `keys_file`, as it was read at the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeysFile {
+    path: PathBuf,
+    pub(crate) keys: Keys,
+}
+
+/// What a keys file holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Keys {
+    pub(crate) publish: Vec<NamedKey>,
+}
+
+impl KeysFile {
+    /// Reads the file, for the setting that names it.
+    pub(crate) fn open(path: &str) -> Result<Self, String> {
+        let path = PathBuf::from(path);
+        if !path.is_absolute() {
+            return Err("is no whole path; give one such as /etc/everpoll/keys.toml".into());
+        }
+        let keys = Keys::parse(&read(&path)?)?;
+        Ok(Self { path, keys })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads it again each second, for ever, and hands over what is new. A file that is wrong changes nothing.
+    pub(crate) fn follow(&self, take: impl Fn(Keys), report: impl Fn(Result<(), String>)) {
+        let mut known = self.keys.clone();
+        let mut complaint = None;
+        loop {
+            std::thread::sleep(LOOK);
+            match read(&self.path).and_then(|text| Keys::parse(&text)) {
+                Ok(keys) => {
+                    if keys != known {
+                        known = keys.clone();
+                        take(keys);
+                        report(Ok(()));
+                    }
+                    complaint = None;
+                }
+                // Said once, and not each second.
+                Err(problem) if complaint.as_ref() == Some(&problem) => {}
+                Err(problem) => {
+                    report(Err(problem.clone()));
+                    complaint = Some(problem);
+                }
+            }
+        }
+    }
+}
+
+impl Keys {
+    /// Parses a keys file.
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut keys = Self::default();
+        for (name, value) in table(text)? {
+            let Value::Table(tables) = value else {
+                return Err(format!("has {name:?} outside of a table; give [publish_keys.NAME] first"));
+            };
+            match name.as_str() {
+                "publish_keys" => keys.publish = publish_tables(tables)?,
+                _ => {
+                    return Err(format!(
+                        "has a table {name:?}, which is not known; give [publish_keys.NAME]"
+                    ));
+                }
+            }
+        }
+        Ok(keys)
+    }
+}
+
+/// Publishing keys, as the tables that `[publish_keys]` has.
+pub(crate) fn publish_keys(text: &str) -> Result<Vec<NamedKey>, String> {
+    publish_tables(table(text)?)
+}
+
+fn publish_tables(tables: Table) -> Result<Vec<NamedKey>, String> {
+    const FORM: &str = "give [publish_keys.NAME] with key = \"…\" and channels = [\"shop-*\"]";
+    named(tables, FORM, |mut fields| {
+        let secret = text_of(&mut fields, "key")?.ok_or("has no key")?;
+        let secret = Secret::parse(&secret).map_err(|wrong| format!("has a key that {wrong}"))?;
+        let Some(channels) = fields.remove("channels") else {
+            return Err("does not say for which channels it is; [\"*\"] is for all".into());
+        };
+        let texts =
+            channels.as_array().and_then(|all| all.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+        let texts = texts.ok_or("has channels that are no list of texts")?;
+        let channels = Patterns::parse(texts).map_err(|wrong| format!("has the channels {wrong}"))?;
+        Ok((fields, (secret, channels)))
+    })
+    .map(|keys| {
+        let key = |(name, (secret, channels)): (String, (Secret, Patterns))| NamedKey {
+            name: name.into(),
+            secret,
+            channels,
+        };
+        keys.into_iter().map(key).collect()
+    })
+}
+
+/// Goes through tables by name; `parse` returns the fields that it did not take.
+fn named<T>(
+    tables: Table,
+    form: &str,
+    parse: impl Fn(Table) -> Result<(Table, T), String>,
+) -> Result<Vec<(String, T)>, String> {
+    if tables.len() > KEYS_MAX {
+        return Err(format!(
+            "has {} keys, the limit is {KEYS_MAX}; take out those that nobody uses",
+            tables.len()
+        ));
+    }
+    let mut all = Vec::with_capacity(tables.len());
+    for (name, value) in tables {
+        if name.is_empty() || name.len() > 100 || name.chars().any(char::is_control) {
+            return Err(format!("has a name that is empty, longer than 100 bytes or not printable; {form}"));
+        }
+        let Value::Table(fields) = value else {
+            return Err(format!("has {name:?}, which is no table; {form}"));
+        };
+        let (rest, parsed) = parse(fields).map_err(|wrong| format!("has {name:?}, which {wrong}; {form}"))?;
+        if let Some(unknown) = rest.keys().next() {
+            return Err(format!("has {name:?} with {unknown:?}, which is not known; {form}"));
+        }
+        all.push((name, parsed));
+    }
+    Ok(all)
+}
+
+fn text_of(fields: &mut Table, name: &str) -> Result<Option<String>, String> {
+    match fields.remove(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(format!("has a {name} that is no text")),
+    }
+}
+
+fn table(text: &str) -> Result<Table, String> {
+    text.parse().map_err(|error: toml::de::Error| {
+        // Its own text would show the line, and on that may be a key.
+        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+        format!("is not TOML: line {line}")
+    })
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))
+}
+
+/// Follows a keys file on a thread of its own, as long as the process lives.
+pub(crate) fn follow(
+    file: KeysFile,
+    settings_keys: Vec<NamedKey>,
+    limits: &Limits,
+    report: impl Fn(Result<(), String>) + Send + 'static,
+) -> std::io::Result<()> {
+    let limits = limits.clone();
+    let take = move |keys: Keys| {
+        let all = keys.publish.iter().chain(&settings_keys);
+        limits.publisher.replace(all.map(NamedKey::to_protocol).collect());
+    };
+    std::thread::Builder::new().name("keys".into()).spawn(move || file.follow(take, report)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_tables_by_name() {
+        let text = "[shop]\nkey = '0123456789abcdef'\nchannels = ['shop-*', 'cart']\n[all]\nkey = 'fedcba9876543210'\nchannels = ['*']";
+        let keys = publish_keys(text).unwrap();
+        assert_eq!(keys.iter().map(|key| &*key.name).collect::<Vec<_>>(), ["all", "shop"]);
+        assert_eq!(keys[1].channels.to_string(), "shop-*, cart");
+        let one_line = publish_keys("shop = { key = '0123456789abcdef', channels = ['*'] }").unwrap();
+        assert_eq!(one_line[0].secret.expose(), "0123456789abcdef");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_key_is_said_without_the_key() {
+        for (text, says) in [
+            ("[shop]\nchannels = ['*']", "has no key"),
+            ("[shop]\nkey = 'geheim'\nchannels = ['*']", "6 characters long; give at least 16"),
+            ("[shop]\nkey = 'geheim-geheim-geheim'", "for which channels"),
+            ("[shop]\nkey = 'geheim-geheim-geheim'\nchannels = 'geheim'", "no list of texts"),
+            ("[shop]\nkey = ['geheim']\nchannels = ['*']", "a key that is no text"),
+            (
+                "[shop]\nkey = 'geheim-geheim-geheim'\nchannels = ['a*b']",
+                "\"a*b\" has a * that is not its end",
+            ),
+            ("[shop]\nkey = 'geheim-geheim-geheim'\nchannels = ['*']\nchanel = 'geheim'", "\"chanel\""),
+            ("shop = 'geheim-geheim-geheim'", "is no table"),
+            ("[shop]\nkey = 'geheim-geheim", "not TOML: line 2"),
+        ] {
+            let problem = publish_keys(text).unwrap_err();
+            assert!(problem.contains(says) && !problem.contains("geheim"), "{text}: {problem}");
+        }
+        assert!(Keys::parse("[publish_key.shop]\nkey = 'x'").unwrap_err().contains("\"publish_key\""));
+    }
+}
