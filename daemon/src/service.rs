@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use crate::head::{FIELDS_MAX, HEAD_MAX};
 use crate::metrics::{COUNTS, Way, page};
 use crate::pages;
-use crate::server::{Counted, Server};
+use crate::server::{self, Counted, Server};
 use crate::stream::{Rewound, Stream};
 use crate::transport::long_poll;
 
@@ -130,6 +130,7 @@ async fn respond_to_protocol(
             peer,
             // A WebSocket is opened by GET, and that is the front's.
             may_upgrade: false,
+            now: server::now(),
         };
         Request::parse(&raw, &server.limits).map_err(|error| {
             COUNTS.error(error.code());

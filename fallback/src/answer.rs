@@ -5,12 +5,12 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use everpoll_log::{Limit, Log, LogError, Options};
 use everpoll_protocol::{
     Channels, Cursor, Failure, Input, Limits, MAX_PUBLISH_EVENTS, NewEvent, Page, Poll, PollRequest,
-    PublishRequest, Reconnect, Reply, Request, ServeError, Steering, Step, Timestamp,
+    PublishRequest, Reconnect, Reply, Request, ServeError, Steering, Step,
 };
 use everpoll_settings::Settings;
 use tracing::{info, warn};
@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use crate::look::Look;
 use crate::outage::Outage;
 use crate::strain::Strain;
-use crate::variables::{Described, Variables, target};
+use crate::variables::{Described, Variables, now, target};
 
 /// A transaction with so much data takes no further request in.
 const TRANSACTION_BYTES: usize = 1024 * 1024;
@@ -334,10 +334,4 @@ fn serve_error(failure: &Failure) -> ServeError {
         Failure::Serve(error) => *error,
         Failure::Request(_) => ServeError::Internal,
     }
-}
-
-/// The wall clock.
-fn now() -> Timestamp {
-    let since_1970: Duration = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_micros(u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX))
 }

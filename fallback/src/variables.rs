@@ -10,8 +10,9 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStringExt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use everpoll_protocol::{Headers, RawRequest, cgi_target};
+use everpoll_protocol::{Headers, RawRequest, Timestamp, cgi_target};
 
 /// CGI variables by name.
 pub trait Variables {
@@ -81,6 +82,7 @@ impl<'a> Described<'a> {
             peer: self.peer,
             // Nothing is held here.
             may_upgrade: false,
+            now: now(),
         }
     }
 }
@@ -107,6 +109,12 @@ pub fn target(variables: &dyn Variables) -> Vec<u8> {
         &variables.text("PATH_INFO"),
         &variables.text("QUERY_STRING"),
     )
+}
+
+/// The wall clock.
+pub(crate) fn now() -> Timestamp {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_micros(u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX))
 }
 
 /// An address as in `REMOTE_ADDR`. Nothing, and nginx's `unix:`, are none: whoever stands before it there is not known.

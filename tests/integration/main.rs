@@ -34,6 +34,9 @@ mod retention;
 /// Polls that the fallback answers together: none is answered from before it came.
 mod together;
 
+/// Who may read, and until when.
+mod access;
+
 /// Threads that work beside a test.
 mod background;
 /// Readers, held against the ledger of `everpoll verify`.

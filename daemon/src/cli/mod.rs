@@ -12,6 +12,7 @@ mod migrate;
 mod publish;
 mod serve;
 mod tail;
+mod token;
 mod trim;
 mod up;
 mod verify;
@@ -53,6 +54,7 @@ enum Command {
     Tail(tail::Arguments),
     Trim(trim::Arguments),
     Migrate(migrate::Arguments),
+    Token(token::Arguments),
     Verify(verify::Arguments),
     /// Answer requests as CGI or FastCGI, as everpoll-fallback does
     ///
@@ -111,6 +113,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Tail(arguments) => tail::run(&arguments, config),
         Command::Trim(arguments) => trim::run(&arguments, config),
         Command::Migrate(arguments) => migrate::run(&arguments, config),
+        Command::Token(arguments) => token::run(&arguments, config),
         Command::Verify(arguments) => verify::run(arguments, config),
         Command::Fallback { arguments } => return serve::fallback(arguments, config),
         Command::Settings => print(everpoll_settings::describe().trim_end()),

@@ -18,7 +18,7 @@ use crate::head::{self, HEAD_MAX, Parsed};
 use crate::hub::{Sleeper, Wake, lock};
 use crate::metrics::{COUNTS, Way};
 use crate::seats::Seats;
-use crate::server::Server;
+use crate::server::{self, Server};
 use crate::stream::Stream;
 use crate::transport::feed::{Follower, Found};
 use crate::transport::long_poll::{self, Answered, Turn};
@@ -432,6 +432,9 @@ impl Attendant {
         loop {
             let Some(Parked { socket, state: State::Held(holding), .. }) = self.parked(entry) else { return };
             let What::Stream(Streaming { follower, .. }) = &mut holding.what else { return };
+            if follower.is_expired() {
+                return self.end_stream(server, entry, Ended::Expired);
+            }
             let found =
                 if follower.unread || bytes.is_empty() { follower.look(server) } else { Found::Nothing };
             let interval = follower.interval();
@@ -714,6 +717,7 @@ fn simple(bytes: &[u8], socket: &Socket, server: &Server) -> Option<Simple> {
         peer_is_local,
         peer,
         may_upgrade: !head.http10,
+        now: server::now(),
     };
     let Ok(Request::Poll(request)) = Request::parse(&raw, &server.limits) else { return None };
     let connection = Connection { keep_alive: head.keep_alive, http10: head.http10 };

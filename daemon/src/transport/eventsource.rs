@@ -82,6 +82,7 @@ pub(crate) fn last(server: &Server, follower: &Follower, why: Ended) -> Vec<u8> 
         Ended::Draining => Reconnect::Drain,
         Ended::PlaceTaken | Ended::Replaced => Reconnect::HolderElsewhere,
         Ended::ShortPoll | Ended::Failed(_) => Reconnect::ShortPoll,
+        Ended::Expired => Reconnect::Now,
     });
     let mut last = Vec::new();
     // A browser keeps it for all later breaks of the connection, so it is never 0.

@@ -36,6 +36,8 @@ pub(crate) struct Follower {
     greeted: bool,
     /// Whether the log may have more than was read.
     pub(crate) unread: bool,
+    /// When its client may read no longer.
+    until: Option<Instant>,
 }
 
 /// What a look at the window says to a stream.
@@ -105,6 +107,9 @@ impl<'a> Feed<'a> {
     /// Waits for what is to be done next. `closed` is ready when the client has left. Cancel safe.
     pub(super) async fn next(&mut self, mut closed: impl FnMut(&mut Context<'_>) -> Poll<()>) -> Next {
         loop {
+            if self.follower.is_expired() {
+                return Next::End(Ended::Expired);
+            }
             if self.follower.unread {
                 let found = match self.follower.look(self.server) {
                     Found::Miss => match Box::pin(self.follower.look_up(self.server)).await {
@@ -140,6 +145,7 @@ impl<'a> Feed<'a> {
                 None => return Next::Closed,
                 Some(Wake::Drain) => return Next::End(Ended::Draining),
                 Some(Wake::Replaced) => return Next::End(Ended::Replaced),
+                Some(Wake::News) if self.follower.is_expired() => {}
                 Some(Wake::News) if self.timer.is_elapsed() => {
                     self.rest();
                     return Next::Heartbeat(self.follower.heartbeat());
@@ -160,7 +166,8 @@ impl Follower {
     /// A stream that has read nothing yet.
     pub(crate) fn new(server: &Server, request: PollRequest) -> Self {
         let (stream, cursor) = (Stream::new(&request, server.limits.heartbeat), request.cursor);
-        Self { request, stream, cursor, greeted: false, unread: true }
+        let until = request.valid_for.and_then(|valid_for| Instant::now().checked_add(valid_for));
+        Self { request, stream, cursor, greeted: false, unread: true, until }
     }
 
     /// How its records are written.
@@ -168,9 +175,15 @@ impl Follower {
         self.stream.wire()
     }
 
-    /// How often it is to give a sign of life.
+    /// When it is to give its next sign of life, or to end.
     pub(crate) fn interval(&self) -> Duration {
-        self.stream.interval()
+        let interval = self.stream.interval();
+        self.until.map_or(interval, |until| interval.min(until.saturating_duration_since(Instant::now())))
+    }
+
+    /// Whether its client may read no longer. It begins in any case, so that it can be told why it ends.
+    pub(crate) fn is_expired(&self) -> bool {
+        self.greeted && self.until.is_some_and(|until| until <= Instant::now())
     }
 
     /// The sign of life that is due: a record, or one that scripts cannot see. The log is read as well: a wake-up may have been

@@ -215,6 +215,7 @@ fn complaint(error: &Error) -> Option<CloseFrame> {
 fn farewell(server: &Server, why: Ended) -> CloseFrame {
     let (code, reconnect) = match why {
         Ended::Draining => (CloseCode::Away, Reconnect::Drain),
+        Ended::Expired => (CloseCode::Again, Reconnect::Now),
         _ => (CloseCode::Again, Reconnect::ShortPoll),
     };
     let reconnect_in = server.reconnect_in(reconnect);

@@ -5,13 +5,14 @@
 
 use thiserror::Error;
 
-use crate::Channel;
+use crate::access::MAX_TOKEN_BYTES;
 use crate::channel::{MAX_CHANNEL_BYTES, MAX_CHANNELS};
 use crate::event::{MAX_DATA_BYTES, MAX_KEY_BYTES, MAX_KIND_BYTES};
 use crate::parameters::{MAX_CALLBACK_BYTES, MAX_TAB_BYTES};
 use crate::publish::MAX_PUBLISH_EVENTS;
 use crate::request::MAX_TARGET_BYTES;
 use crate::wait::MAX_WAIT_ID_BYTES;
+use crate::{Channel, Timestamp};
 
 /// The request cannot be served as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -116,6 +117,42 @@ pub enum RequestError {
         "publishing key {key:?} is not for channel {channel:?}; use another key, or add a pattern that fits it to the key's channels"
     )]
     PublishChannel { key: Box<str>, channel: Channel },
+    #[error(
+        "a token is needed to read here; send one as Authorization: Bearer, as token= in the query, or in the site's cookie"
+    )]
+    TokenMissing,
+    #[error(
+        "token is {bytes} bytes long, the limit is {MAX_TOKEN_BYTES}; name fewer channels in it, or patterns"
+    )]
+    TokenTooLarge { bytes: usize },
+    #[error("token is not understood: {reason}")]
+    TokenMalformed { reason: String },
+    #[error(
+        "token is signed with {algorithm:?}, which is not the algorithm of its key; sign it as the key's settings say"
+    )]
+    TokenAlgorithm { algorithm: String },
+    #[error(
+        "token is signed with a key {id:?} that is not known here; add it to token_keys, or sign with one of those"
+    )]
+    TokenKeyUnknown { id: String },
+    #[error("token's signature is not that of its key; sign it with the key that the settings have")]
+    TokenSignature,
+    #[error("token was valid until {at}; get a new one")]
+    TokenExpired { at: Timestamp },
+    #[error("token is not valid before {at}; wait, or set the clock of the machine that makes tokens")]
+    TokenNotYet { at: Timestamp },
+    #[error(
+        "token is valid for more than {seconds} s from now; make one with an earlier exp, or raise token_valid_max"
+    )]
+    TokenTooLong { seconds: u64 },
+    #[error(
+        "token is not meant for this site: its aud does not name it; make one with the aud that token_audience has"
+    )]
+    TokenAudience,
+    #[error("token is not from the right issuer; make one with the iss that token_issuer has")]
+    TokenIssuer,
+    #[error("channel {channel:?} may not be read with these rights; leave it out, or get rights for it")]
+    ChannelForbidden { channel: Channel },
     #[error("the log refused the event: {reason}")]
     Refused { reason: String },
     #[error("nothing is served at this path; polls go to /e/{{channel}}/{{wait_id}}, publishing to /publish")]
@@ -161,6 +198,18 @@ impl RequestError {
             Self::PublishKeyWrong
             | Self::PublishNotLocal
             | Self::PublishChannel { .. }
+            | Self::TokenMissing
+            | Self::TokenTooLarge { .. }
+            | Self::TokenMalformed { .. }
+            | Self::TokenAlgorithm { .. }
+            | Self::TokenKeyUnknown { .. }
+            | Self::TokenSignature
+            | Self::TokenExpired { .. }
+            | Self::TokenNotYet { .. }
+            | Self::TokenTooLong { .. }
+            | Self::TokenAudience
+            | Self::TokenIssuer
+            | Self::ChannelForbidden { .. }
             | Self::JsonpOff
             | Self::OriginNotAllowed => 403,
             Self::UpgradeRequired | Self::WebSocketVersion => 426,
@@ -214,6 +263,18 @@ impl RequestError {
             Self::PublishKeyWrong => "publish_key_wrong",
             Self::PublishNotLocal => "publish_not_local",
             Self::PublishChannel { .. } => "publish_channel",
+            Self::TokenMissing => "token_missing",
+            Self::TokenTooLarge { .. } => "token_too_large",
+            Self::TokenMalformed { .. } => "token_malformed",
+            Self::TokenAlgorithm { .. } => "token_algorithm",
+            Self::TokenKeyUnknown { .. } => "token_key_unknown",
+            Self::TokenSignature => "token_signature",
+            Self::TokenExpired { .. } => "token_expired",
+            Self::TokenNotYet { .. } => "token_not_yet",
+            Self::TokenTooLong { .. } => "token_too_long",
+            Self::TokenAudience => "token_audience",
+            Self::TokenIssuer => "token_issuer",
+            Self::ChannelForbidden { .. } => "channel_forbidden",
             Self::Refused { .. } => "refused",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed { .. } => "method_not_allowed",

@@ -17,7 +17,7 @@
 //! hold or to reply; the [`Reply`] is written out. The way of a publish: [`Request::parse`] makes a
 //! [`PublishRequest`], the edge appends its events to the log and answers [`Reply::published`].
 
-mod access;
+pub mod access;
 mod batch;
 mod channel;
 mod cursor;
@@ -42,7 +42,9 @@ mod timestamp;
 pub mod upgrade;
 mod wait;
 
-pub use access::{Live, Pattern, Patterns, PublishKey, Publisher};
+pub use access::{
+    Access, Algorithm, Grant, Live, Pattern, Patterns, PublishKey, Publisher, TokenKey, Tokens, Verified,
+};
 pub use batch::{BATCH_BYTES, BATCH_EVENTS, Batch, Page, Record};
 pub use channel::{Channel, Channels, MAX_CHANNEL_BYTES, MAX_CHANNELS};
 pub use cursor::Cursor;

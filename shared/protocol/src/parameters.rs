@@ -42,6 +42,7 @@ pub(crate) struct Parameters {
     cut: Option<Vec<u8>>,
     content_type: Option<Vec<u8>>,
     callback: Option<Vec<u8>>,
+    token: Option<Vec<u8>>,
 }
 
 impl Parameters {
@@ -174,6 +175,16 @@ impl Parameters {
         }
     }
 
+    /// What says who asks.
+    pub(crate) fn token(&self) -> Option<&[u8]> {
+        self.token.as_deref()
+    }
+
+    /// Whether the reply is to be a script.
+    pub(crate) fn is_script(&self) -> bool {
+        self.callback.is_some()
+    }
+
     /// Unknown names are passed over: pages add some to make each URL unique.
     fn slot(&mut self, name: &[u8]) -> Option<&mut Option<Vec<u8>>> {
         Some(match name {
@@ -189,6 +200,7 @@ impl Parameters {
             b"cut" => &mut self.cut,
             b"ct" => &mut self.content_type,
             b"cb" => &mut self.callback,
+            b"token" => &mut self.token,
             _ => return None,
         })
     }

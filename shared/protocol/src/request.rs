@@ -14,8 +14,8 @@ use crate::dress::Dress;
 use crate::parameters::Parameters;
 use crate::script::{SCRIPT_HASH, ScriptRequest};
 use crate::{
-    Channels, Cursor, Cut, Form, Network, Origins, PublishRequest, Publisher, RequestError, Route, WaitId,
-    upgrade,
+    Access, Channels, Cursor, Cut, Form, Network, Origins, PublishRequest, Publisher, RequestError, Route,
+    Timestamp, WaitId, upgrade,
 };
 
 /// Longest request target (path and query), in bytes. Longer ones do not pass all proxies anyway: squid, haproxy,
@@ -57,6 +57,8 @@ pub struct RawRequest<'a> {
     pub peer: Option<IpAddr>,
     /// Whether the connection could become a WebSocket: HTTP/1.1, and a program that holds connections.
     pub may_upgrade: bool,
+    /// When it came, by the wall clock: for what is valid until then.
+    pub now: Timestamp,
 }
 
 /// What the settings say about requests.
@@ -74,6 +76,8 @@ pub struct Limits {
     pub jsonp: bool,
     /// The largest body of a publishing request, in bytes.
     pub publish_body_max: usize,
+    /// Who may read.
+    pub access: Access,
     /// Who may publish.
     pub publisher: Publisher,
 }
@@ -138,6 +142,8 @@ pub struct PollRequest {
     pub cursor: Cursor,
     /// Whether it may be held.
     pub flavor: Flavor,
+    /// How long from now on it may read; `None` is without end.
+    pub valid_for: Option<Duration>,
     /// The longest hold that the client wants.
     pub hold: Option<Duration>,
     /// Whether the reply is an object, and a stream has whole records.
@@ -174,10 +180,11 @@ impl Limits {
     /// How long `request` may be held. `learned` is how long its network lets a silent request live, if known.
     #[must_use]
     pub fn longest_hold(&self, request: &PollRequest, learned: Option<Duration>) -> Duration {
+        let valid_for = request.valid_for.unwrap_or(Duration::MAX);
         if request.pad.is_some() {
-            return request.hold.unwrap_or(self.hold_max).min(self.padded_hold_max);
+            return request.hold.unwrap_or(self.hold_max).min(self.padded_hold_max).min(valid_for);
         }
-        let longest = learned.map_or(self.hold_max, |learned| learned.min(self.hold_max));
+        let longest = learned.map_or(self.hold_max, |learned| learned.min(self.hold_max)).min(valid_for);
         request.hold.map_or(longest, |hold| hold.min(longest))
     }
 }
@@ -248,6 +255,7 @@ impl Request {
         let wait_id = (!wait_id.is_empty()).then(|| WaitId::parse(&wait_id)).transpose()?;
 
         let parameters = Parameters::of(raw)?;
+        let valid_for = limits.access.admit(raw, &parameters, &channels)?;
         let head_only = raw.method == "HEAD";
         let mut flavor = parameters.flavor()?;
         let mut websocket_key = None;
@@ -276,6 +284,7 @@ impl Request {
             wait_id,
             cursor: parameters.cursor()?,
             flavor,
+            valid_for,
             hold: parameters.hold()?,
             // A script has nobody who reads headers, and the head of a padded hold is gone before the cursor is known.
             envelope: parameters.envelope()? || dress.callback.is_some() || padded,
@@ -314,6 +323,7 @@ pub(crate) mod tests {
             origins: Origins::default(),
             jsonp: false,
             publish_body_max: 1000,
+            access: Access::Open,
             publisher: Publisher::new(Vec::new(), true),
         }
     }
@@ -335,6 +345,7 @@ pub(crate) mod tests {
                 peer_is_local: true,
                 peer: None,
                 may_upgrade: true,
+                now: Timestamp::default(),
             },
             &limits(),
         )

@@ -37,6 +37,8 @@ pub enum Ended {
     Replaced,
     /// The server never holds anything.
     ShortPoll,
+    /// The client's right to read is over; it may ask again.
+    Expired,
     /// The log cannot be read.
     Failed(ServeError),
 }
@@ -158,6 +160,7 @@ impl Ended {
             Self::PlaceTaken => "place_taken",
             Self::Replaced => "replaced",
             Self::ShortPoll => "short_poll",
+            Self::Expired => "expired",
             Self::Failed(error) => error.code(),
         }
     }

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use everpoll_protocol::{Limits, Patterns, PublishKey};
+use everpoll_protocol::{Access, Algorithm, Limits, Patterns, PublishKey, TokenKey};
 use toml::{Table, Value};
 
 use crate::Secret;
@@ -46,6 +46,7 @@ pub struct KeysFile {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Keys {
     pub(crate) publish: Vec<NamedKey>,
+    pub(crate) token: Vec<TokenKey>,
 }
 
 impl KeysFile {
@@ -97,13 +98,16 @@ impl Keys {
         let mut keys = Self::default();
         for (name, value) in table(text)? {
             let Value::Table(tables) = value else {
-                return Err(format!("has {name:?} outside of a table; give [publish_keys.NAME] first"));
+                return Err(format!(
+                    "has {name:?} outside of a table; give [publish_keys.NAME] or [token_keys.KID] first"
+                ));
             };
             match name.as_str() {
                 "publish_keys" => keys.publish = publish_tables(tables)?,
+                "token_keys" => keys.token = token_tables(tables)?,
                 _ => {
                     return Err(format!(
-                        "has a table {name:?}, which is not known; give [publish_keys.NAME]"
+                        "has a table {name:?}, which is not known; give [publish_keys.NAME] or [token_keys.KID]"
                     ));
                 }
             }
@@ -119,7 +123,7 @@ pub(crate) fn publish_keys(text: &str) -> Result<Vec<NamedKey>, String> {
 
 fn publish_tables(tables: Table) -> Result<Vec<NamedKey>, String> {
     const FORM: &str = "give [publish_keys.NAME] with key = \"…\" and channels = [\"shop-*\"]";
-    named(tables, FORM, |mut fields| {
+    named(tables, FORM, |_, mut fields| {
         let secret = text_of(&mut fields, "key")?.ok_or("has no key")?;
         let secret = Secret::parse(&secret).map_err(|wrong| format!("has a key that {wrong}"))?;
         let Some(channels) = fields.remove("channels") else {
@@ -141,11 +145,46 @@ fn publish_tables(tables: Table) -> Result<Vec<NamedKey>, String> {
     })
 }
 
+/// Keys that sign tokens, as the tables that `[token_keys]` has.
+pub(crate) fn token_keys(text: &str) -> Result<Vec<TokenKey>, String> {
+    token_tables(table(text)?)
+}
+
+fn token_tables(tables: Table) -> Result<Vec<TokenKey>, String> {
+    const FORM: &str = "give [token_keys.KID] with algorithm = \"HS256\" and secret = \"…\", or with algorithm = \"RS256\" \
+                        or \"EdDSA\" and public_key_file = \"/…\"";
+    let keys = named(tables, FORM, |id, mut fields| {
+        let name = text_of(&mut fields, "algorithm")?.ok_or("has no algorithm")?;
+        let algorithm = Algorithm::parse(&name)
+            .ok_or_else(|| format!("has the algorithm {name:?}, which is none of HS256, RS256 and EdDSA"))?;
+        if algorithm == Algorithm::Hs256 {
+            let secret = text_of(&mut fields, "secret")?.ok_or("has no secret")?;
+            let key = TokenKey::hs256(id, &secret).map_err(|wrong| format!("has a secret that {wrong}"))?;
+            return Ok((fields, key));
+        }
+        let written = text_of(&mut fields, "public_key")?;
+        let pem = match (written, text_of(&mut fields, "public_key_file")?) {
+            (Some(pem), None) => pem,
+            (None, Some(path)) if Path::new(&path).is_absolute() => read(Path::new(&path))
+                .map_err(|wrong| format!("has the public_key_file {path:?}, which {wrong}"))?,
+            (None, Some(path)) => {
+                return Err(format!("has the public_key_file {path:?}, which is no whole path"));
+            }
+            (None, None) => return Err("has neither public_key nor public_key_file".into()),
+            (Some(_), Some(_)) => return Err("has both public_key and public_key_file".into()),
+        };
+        let key = TokenKey::public(id, algorithm, &pem)
+            .map_err(|wrong| format!("has a public key that {wrong}"))?;
+        Ok((fields, key))
+    })?;
+    Ok(keys.into_iter().map(|(_, key)| key).collect())
+}
+
 /// Goes through tables by name; `parse` returns the fields that it did not take.
 fn named<T>(
     tables: Table,
     form: &str,
-    parse: impl Fn(Table) -> Result<(Table, T), String>,
+    parse: impl Fn(&str, Table) -> Result<(Table, T), String>,
 ) -> Result<Vec<(String, T)>, String> {
     if tables.len() > KEYS_MAX {
         return Err(format!(
@@ -161,7 +200,8 @@ fn named<T>(
         let Value::Table(fields) = value else {
             return Err(format!("has {name:?}, which is no table; {form}"));
         };
-        let (rest, parsed) = parse(fields).map_err(|wrong| format!("has {name:?}, which {wrong}; {form}"))?;
+        let (rest, parsed) =
+            parse(&name, fields).map_err(|wrong| format!("has {name:?}, which {wrong}; {form}"))?;
         if let Some(unknown) = rest.keys().next() {
             return Err(format!("has {name:?} with {unknown:?}, which is not known; {form}"));
         }
@@ -193,14 +233,17 @@ fn read(path: &Path) -> Result<String, String> {
 /// Follows a keys file on a thread of its own, as long as the process lives.
 pub(crate) fn follow(
     file: KeysFile,
-    settings_keys: Vec<NamedKey>,
+    written: Keys,
     limits: &Limits,
     report: impl Fn(Result<(), String>) + Send + 'static,
 ) -> std::io::Result<()> {
     let limits = limits.clone();
     let take = move |keys: Keys| {
-        let all = keys.publish.iter().chain(&settings_keys);
-        limits.publisher.replace(all.map(NamedKey::to_protocol).collect());
+        let publish = keys.publish.iter().chain(&written.publish);
+        limits.publisher.replace(publish.map(NamedKey::to_protocol).collect());
+        if let Access::Token(tokens) = &limits.access {
+            tokens.keys.set(keys.token.iter().chain(&written.token).cloned().collect());
+        }
     };
     std::thread::Builder::new().name("keys".into()).spawn(move || file.follow(take, report)).map(drop)
 }
@@ -236,6 +279,18 @@ mod tests {
             ("[shop]\nkey = 'geheim-geheim", "not TOML: line 2"),
         ] {
             let problem = publish_keys(text).unwrap_err();
+            assert!(problem.contains(says) && !problem.contains("geheim"), "{text}: {problem}");
+        }
+        for (text, says) in [
+            ("[k]\nsecret = 'geheim'", "has no algorithm"),
+            ("[k]\nalgorithm = 'none'\nsecret = 'geheim'", "\"none\", which is none of HS256"),
+            ("[k]\nalgorithm = 'HS256'\nsecret = 'geheim'", "6 bytes long; give at least 32"),
+            ("[k]\nalgorithm = 'RS256'\nsecret = 'geheim'", "neither public_key nor public_key_file"),
+            ("[k]\nalgorithm = 'RS256'\npublic_key_file = 'a.pem'", "no whole path"),
+            ("[k]\nalgorithm = 'EdDSA'\npublic_key_file = '/nowhere/a.pem'", "cannot be read"),
+            ("[k]\nalgorithm = 'EdDSA'\npublic_key = '-----BEGIN PRIVATE KEY-----'", "is a private key"),
+        ] {
+            let problem = token_keys(text).unwrap_err();
             assert!(problem.contains(says) && !problem.contains("geheim"), "{text}: {problem}");
         }
         assert!(Keys::parse("[publish_key.shop]\nkey = 'x'").unwrap_err().contains("\"publish_key\""));

@@ -137,10 +137,71 @@ pub const KEYS: &[Key] = &[
         name: "access",
         variable: "EVERPOLL_ACCESS",
         default: "open",
-        form: "open",
-        meaning: "Who may read. open: whoever reaches the program reads any channel.",
+        form: "open or token",
+        meaning: "Who may read. open: whoever reaches the program reads any channel. token: each request brings a token (JWT) \
+                  that says which channels, and until when.",
         advice: "The default holds only with a SQLite file and an address of this machine; otherwise it must be written \
-                 down, since a web server in front makes any address public. token and proxy do not exist in this version.",
+                 down, since a web server in front makes any address public. proxy does not exist in this version.",
+        secret: false,
+    },
+    Key {
+        name: "token_keys",
+        variable: "EVERPOLL_TOKEN_KEYS",
+        default: "none",
+        form: "tables [token_keys.KID], each with algorithm (HS256, RS256 or EdDSA) and secret, public_key or \
+               public_key_file; in the variable the same as TOML",
+        meaning: "The keys that sign tokens. The name is what a token's kid says; a token without kid may be signed with any \
+                  key of its algorithm. secret is for HS256, at least 32 bytes; public_key is PEM, public_key_file the \
+                  whole path of such a file.",
+        advice: "A token cannot choose another algorithm than its key's. To exchange a key, add the new one, sign with it, and \
+                 take the old one out once its last token is over; in keys_file that takes no restart.",
+        secret: true,
+    },
+    Key {
+        name: "token_cookie",
+        variable: "EVERPOLL_TOKEN_COOKIE",
+        default: "everpoll_token",
+        form: "letters, digits, _, - and ., or none",
+        meaning: "The cookie in which a token may come. It counts where there is neither Authorization: Bearer nor token= in \
+                  the query.",
+        advice: "Set the cookie with HttpOnly, Secure and SameSite=Lax. It is never looked at for replies that are scripts (cb=).",
+        secret: false,
+    },
+    Key {
+        name: "token_audience",
+        variable: "EVERPOLL_TOKEN_AUDIENCE",
+        default: "none",
+        form: "text, or none",
+        meaning: "What a token's aud must be, or have in its list.",
+        advice: "Without it, a token that was made for another site with the same key is good here.",
+        secret: false,
+    },
+    Key {
+        name: "token_issuer",
+        variable: "EVERPOLL_TOKEN_ISSUER",
+        default: "none",
+        form: "text, or none",
+        meaning: "What a token's iss must be.",
+        advice: "",
+        secret: false,
+    },
+    Key {
+        name: "token_leeway",
+        variable: "EVERPOLL_TOKEN_LEEWAY",
+        default: "5",
+        form: "seconds, 0 to 30",
+        meaning: "How far the clock of the machine that makes tokens may be wrong. Holds and streams end at exp and this.",
+        advice: "Too low: tokens are refused as not valid yet. Too high: they are good for so much longer.",
+        secret: false,
+    },
+    Key {
+        name: "token_valid_max",
+        variable: "EVERPOLL_TOKEN_VALID_MAX",
+        default: "1d",
+        form: "seconds, or a number with s, m, h or d, 1m to 366d",
+        meaning: "How far in the future a token's exp may be. Others are refused.",
+        advice: "A token cannot be taken back before its exp, only its key can: make them short, minutes rather than days, and \
+                 let the page get a new one.",
         secret: false,
     },
     Key {
@@ -208,7 +269,7 @@ pub const KEYS: &[Key] = &[
         variable: "EVERPOLL_KEYS_FILE",
         default: "none",
         form: "a whole path",
-        meaning: "A TOML file with further keys, in the same tables: [publish_keys.NAME]. It is read again each second, so keys \
+        meaning: "A TOML file with further keys, in the same tables: [publish_keys.NAME] and [token_keys.KID]. It is read again each second, so keys \
                   are exchanged without a restart.",
         advice: "Put a new file in place of the old one (mv), readable for the programs' user alone. One that is wrong is \
                  reported and changes nothing; at the start it is a problem. Without its last key, nobody may publish over HTTP.",

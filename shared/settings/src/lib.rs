@@ -30,7 +30,8 @@ pub use problems::Problems;
 pub use redis::{RedisLogin, RedisPlace, RedisServers, RedisUrl};
 pub use secret::{DatabaseUrl, Secret};
 
-use everpoll_protocol::{Channel, Limits, Origins, Patterns, Publisher};
+use everpoll_protocol::{Channel, Limits, Live, Origins, Patterns, Publisher, TokenKey, Tokens};
+use keyring::Keys;
 use source::Sources;
 
 /// The environment variable that names the settings file.
@@ -64,6 +65,18 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// Who may read.
     pub access: Access,
+    /// The keys that sign tokens. Default: none.
+    pub token_keys: Vec<TokenKey>,
+    /// The cookie that a token may come in. Default: `everpoll_token`.
+    pub token_cookie: Option<String>,
+    /// What a token's `aud` must name. Default: nothing.
+    pub token_audience: Option<String>,
+    /// What a token's `iss` must be. Default: nothing.
+    pub token_issuer: Option<String>,
+    /// How far the clock of whoever makes tokens may be wrong, 0–30 s. Default: 5 s.
+    pub token_leeway: Duration,
+    /// How far in the future a token's end may be, 1 min–366 days. Default: 1 day.
+    pub token_valid_max: Duration,
     /// The sites whose pages may read from another host. Default: none.
     pub allow_origins: Origins,
     /// Whether polls may be answered as a script. Default: no.
@@ -120,12 +133,14 @@ pub struct Settings {
     access_is_written: bool,
 }
 
-/// Who may read which channel.
+/// How readers are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Access {
     /// Whoever reaches the program reads any channel.
     Open,
+    /// Each brings a token that says which channels.
+    Token,
 }
 
 /// How diagnostics look.
@@ -151,6 +166,12 @@ impl Default for Settings {
             padded_hold_max: Duration::from_secs(120),
             heartbeat: Duration::from_secs(15),
             access: Access::Open,
+            token_keys: Vec::new(),
+            token_cookie: Some("everpoll_token".into()),
+            token_audience: None,
+            token_issuer: None,
+            token_leeway: Duration::from_secs(5),
+            token_valid_max: Duration::from_secs(24 * 3600),
             allow_origins: Origins::default(),
             jsonp: false,
             probe: true,
@@ -276,6 +297,7 @@ impl Settings {
             heartbeat: self.heartbeat,
             origins: self.allow_origins.clone(),
             jsonp: self.jsonp,
+            access: self.protocol_access(),
             publish_body_max: usize::try_from(self.body_max).unwrap_or(usize::MAX),
             publisher: Publisher::new(keys, listens_locally),
         }
@@ -294,7 +316,30 @@ impl Settings {
     ) -> std::io::Result<()> {
         let Some(file) = self.keys_file.clone() else { return Ok(()) };
         let path = file.path().to_owned();
-        keyring::follow(file, self.written_keys().collect(), limits, move |told| report(&path, told))
+        let written = Keys { publish: self.written_keys().collect(), token: self.token_keys.clone() };
+        keyring::follow(file, written, limits, move |told| report(&path, told))
+    }
+
+    fn protocol_access(&self) -> everpoll_protocol::Access {
+        match self.access {
+            Access::Open => everpoll_protocol::Access::Open,
+            Access::Token => everpoll_protocol::Access::Token(self.tokens()),
+        }
+    }
+
+    /// What they say about tokens.
+    #[must_use]
+    pub fn tokens(&self) -> Tokens {
+        let of_file = self.keys_file.iter().flat_map(|file| &file.keys.token);
+        Tokens {
+            // A name that both have is the file's.
+            keys: Live::new(of_file.chain(&self.token_keys).cloned().collect()),
+            cookie: self.token_cookie.as_deref().map(Into::into),
+            audience: self.token_audience.as_deref().map(Into::into),
+            issuer: self.token_issuer.as_deref().map(Into::into),
+            leeway: self.token_leeway,
+            valid_max: self.token_valid_max,
+        }
     }
 
     /// The key to publish to a channel with, if there is one.
@@ -321,6 +366,14 @@ impl Settings {
     ) -> Result<Self, Problems> {
         let mut sources = Sources::collect(file, environment);
         let settings = Self::from_sources(&mut sources);
+        let of_file = settings.keys_file.as_ref().is_some_and(|file| !file.keys.token.is_empty());
+        // A key that is wrong is said already.
+        let has_keys = of_file || sources.has("token_keys");
+        if settings.access == Access::Token && !has_keys && sources.problems.is_empty() {
+            let text = "access is token, and there is no key that could sign one: set token_keys, or put \
+                        [token_keys.NAME] into keys_file";
+            sources.problems.push(text.into());
+        }
         if sources.problems.is_empty() {
             return Ok(settings);
         }
@@ -354,6 +407,12 @@ impl Settings {
             probe: sources.take("probe", flag).unwrap_or(is.probe),
             demo: sources.take("demo", flag).unwrap_or(is.demo),
             access: access.unwrap_or(is.access),
+            token_keys: sources.take("token_keys", keyring::token_keys).unwrap_or_default(),
+            token_cookie: sources.take("token_cookie", cookie).unwrap_or(is.token_cookie),
+            token_audience: sources.take("token_audience", optional).unwrap_or(is.token_audience),
+            token_issuer: sources.take("token_issuer", optional).unwrap_or(is.token_issuer),
+            token_leeway: sources.take("token_leeway", seconds(0, 30, 5)).unwrap_or(is.token_leeway),
+            token_valid_max: sources.take("token_valid_max", token_age).unwrap_or(is.token_valid_max),
             publish_key: sources.take("publish_key", Secret::parse).or(is.publish_key),
             publish_keys: sources.take("publish_keys", keyring::publish_keys).unwrap_or_default(),
             keys_file: sources.take("keys_file", KeysFile::open),

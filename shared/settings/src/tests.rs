@@ -111,11 +111,26 @@ fn postgres_and_public_addresses_need_access_to_be_written() {
 
 #[test]
 fn access_that_does_not_exist_yet_is_refused_once() {
-    for access in ["token", "proxy"] {
-        let environment = [("EVERPOLL_ACCESS", access), ("EVERPOLL_DATABASE_URL", "postgres://db/app")];
-        let problems = load("", &environment).unwrap_err();
-        assert_eq!(problems.texts().len(), 1, "{problems}");
-        assert!(problems.to_string().contains("does not exist in this version"));
+    let environment = [("EVERPOLL_ACCESS", "proxy"), ("EVERPOLL_DATABASE_URL", "postgres://db/app")];
+    let problems = load("", &environment).unwrap_err();
+    assert_eq!(problems.texts().len(), 1, "{problems}");
+    assert!(problems.to_string().contains("does not exist in this version"));
+}
+
+#[test]
+fn tokens_need_a_key() {
+    assert!(wrong("access = 'token'", &[]).contains("there is no key that could sign one"));
+    let key = "[token_keys.k]\nalgorithm = 'HS256'\nsecret = 'geheim-geheim-geheim-geheim-geheim'";
+    let settings = load(&format!("access = 'token'\ntoken_cookie = 'none'\n{key}"), &[]).unwrap();
+    assert_eq!((settings.token_keys.len(), settings.token_cookie.is_none()), (1, true));
+    assert!(!format!("{settings:?}{:?}", settings.limits(true)).contains("geheim"));
+    for (text, says) in [
+        ("token_cookie = 'a b'", "is no name of a cookie"),
+        ("token_leeway = 31", "seconds from 0 to 30"),
+        ("token_valid_max = 'none'", "1m to 366d"),
+        ("token_valid_max = '367d'", "1m to 366d"),
+    ] {
+        assert!(wrong(text, &[]).contains(says), "{text}");
     }
 }
 
@@ -150,7 +165,17 @@ fn defaults_of_the_table_are_those_of_the_program() {
     let none: Vec<_> = KEYS.iter().filter(|key| key.default == "none").map(|key| key.name).collect();
     assert_eq!(
         none,
-        ["redis_url", "allow_origins", "publish_key", "publish_keys", "keys_file", "retain_count"]
+        [
+            "redis_url",
+            "token_keys",
+            "token_audience",
+            "token_issuer",
+            "allow_origins",
+            "publish_key",
+            "publish_keys",
+            "keys_file",
+            "retain_count"
+        ]
     );
 }
 

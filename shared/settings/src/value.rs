@@ -143,12 +143,39 @@ pub(crate) fn mode(text: &str) -> Result<u32, String> {
 pub(crate) fn access(text: &str) -> Result<Access, String> {
     match text {
         "open" => Ok(Access::Open),
-        "token" | "proxy" => {
-            Err("does not exist in this version; give open, and let the web server in front decide \
-                                  who reaches /e/ (nginx/README.md shows auth_request)"
+        "token" => Ok(Access::Token),
+        "proxy" => {
+            Err("does not exist in this version; give token, or give open and let the web server in front decide \
+                 who reaches /e/ (docs/how-to/nginx.md shows auth_request)"
                 .into())
         }
-        _ => Err("is not known; give open: whoever reaches the program reads any channel".into()),
+        _ => Err("is not known; give token: each reader brings one, or open: whoever reaches the program reads any channel".into()),
+    }
+}
+
+/// The name of a cookie, or none.
+pub(crate) fn cookie(text: &str) -> Result<Option<String>, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    match text {
+        "none" => Ok(None),
+        _ if !text.is_empty() && text.bytes().all(plain) => Ok(Some(text.into())),
+        _ => Err("is no name of a cookie; give letters, digits, _, - and ., or none".into()),
+    }
+}
+
+/// A text, or none.
+pub(crate) fn optional(text: &str) -> Result<Option<String>, String> {
+    Ok(Some(text.to_owned()).filter(|text| text != "none"))
+}
+
+/// How long a token may be valid.
+pub(crate) fn token_age(text: &str) -> Result<Duration, String> {
+    const ADVICE: &str = "give seconds or a number with s, m, h or d, 1m to 366d, such as 1d";
+    let range = Duration::from_secs(60)..=Duration::from_secs(366 * 24 * 3600);
+    match age(text) {
+        Ok(Some(age)) if range.contains(&age) => Ok(age),
+        Ok(_) => Err(format!("is out of range; {ADVICE}")),
+        Err(_) => Err(format!("is not a duration; {ADVICE}")),
     }
 }
 

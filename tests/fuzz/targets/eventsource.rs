@@ -54,7 +54,16 @@ fn raw<'a>(
     headers: &'a dyn everpoll_protocol::Headers,
     body: &'a [u8],
 ) -> RawRequest<'a> {
-    RawRequest { method, target, headers, body, peer_is_local: true, peer: None, may_upgrade: false }
+    RawRequest {
+        method,
+        target,
+        headers,
+        body,
+        peer_is_local: true,
+        peer: None,
+        may_upgrade: false,
+        now: everpoll_protocol::Timestamp::default(),
+    }
 }
 
 fn time() -> Timestamp {

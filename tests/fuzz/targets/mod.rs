@@ -25,7 +25,7 @@ mod parser;
 
 use std::time::Duration;
 
-use everpoll_protocol::{Limits, Origins, Publisher};
+use everpoll_protocol::{Access, Limits, Origins, Publisher};
 
 /// A target: its name, which is that of its corpus, and the check.
 pub(crate) type Target = (&'static str, fn(&[u8]));
@@ -51,6 +51,7 @@ fn limits() -> Limits {
         origins: Origins::parse("https://shop.example http://[::1]:8080").expect("two origins"),
         jsonp: true,
         publish_body_max: 20_000,
+        access: Access::Open,
         publisher: Publisher::new(Vec::new(), true),
     }
 }

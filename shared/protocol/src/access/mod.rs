@@ -1,12 +1,87 @@
 //! Who may read and who may publish. All of it is decided here, so that no program is the way around another.
+//!
+//! [`Access`] is how readers are told apart, [`Grant`] what one of them may read and until when, [`Publisher`] who may
+//! publish. What a newcomer gets wrong: a request that names several channels, one of which is not granted, is refused as a
+//! whole, with that channel's name. Left out silently, it would look like a channel on which nothing happens.
 
+mod key;
 mod live;
 mod pattern;
 mod publisher;
+mod token;
 
+use std::time::Duration;
+
+pub use key::{Algorithm, TokenKey};
 pub use live::Live;
 pub use pattern::{Pattern, Patterns};
 pub use publisher::{PublishKey, Publisher};
+pub use token::{Tokens, Verified, sign, unchecked};
+
+pub(crate) use token::MAX_TOKEN_BYTES;
+
+use crate::parameters::Parameters;
+use crate::{Channels, RawRequest, RequestError, Timestamp};
+
+/// How readers are told apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Access {
+    /// Not at all: whoever reaches the program reads any channel.
+    Open,
+    /// By the token that each brings.
+    Token(Tokens),
+}
+
+/// What somebody may read, and until when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The channels.
+    pub channels: Patterns,
+    /// When it is over; `None` when that is left open.
+    pub until: Option<Timestamp>,
+}
+
+impl Grant {
+    /// Whether all of these channels may be read.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::ChannelForbidden`] with the first that may not.
+    pub fn check(&self, channels: &Channels) -> Result<(), RequestError> {
+        match channels.as_slice().iter().find(|channel| !self.channels.matches(channel)) {
+            None => Ok(()),
+            Some(channel) => Err(RequestError::ChannelForbidden { channel: channel.clone() }),
+        }
+    }
+}
+
+impl Access {
+    /// Whether a poll may read these channels, and how long from now on; `None` is without end.
+    ///
+    /// # Errors
+    ///
+    /// Why it may not, always with status 403.
+    pub(crate) fn admit(
+        &self,
+        raw: &RawRequest<'_>,
+        parameters: &Parameters,
+        channels: &Channels,
+    ) -> Result<Option<Duration>, RequestError> {
+        let grant = match self {
+            Self::Open => return Ok(None),
+            Self::Token(tokens) => {
+                // A script of any page is loaded with the visitor's cookies, and whatever it says is that page's to read. A
+                // token that the page itself knows is another matter.
+                let may_use_cookie = !parameters.is_script();
+                let token = tokens.find(raw.headers, parameters.token(), may_use_cookie);
+                tokens.verify(&token.ok_or(RequestError::TokenMissing)?, raw.now)?.grant
+            }
+        };
+        grant.check(channels)?;
+        Ok(grant.until.map(|until| until.since(raw.now)))
+    }
+}
 
 /// What stands behind `Bearer` in an `Authorization` header (RFC 6750 section 2.1).
 fn bearer(header: &[u8]) -> Option<&[u8]> {
