@@ -162,18 +162,24 @@ const ALL: &[Benchmark] = &[
     benchmark(&["latency"], LATENCY, |scale| latency::run(scale, Transport::LongPoll)),
     benchmark(&["latency"], LATENCY, |scale| latency::run(scale, Transport::EventSource)),
     benchmark(&["latency"], LATENCY, |scale| latency::run(scale, Transport::WebSocket)),
-    benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::LongPoll, 0)),
-    benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::LongPoll, 1)),
-    benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::LongPoll, 2)),
-    benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::EventSource, 0)),
-    benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::EventSource, 1)),
-    benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::EventSource, 2)),
-    benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::WebSocket, 0)),
-    benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::WebSocket, 1)),
-    benchmark(&["fanout"], FANOUT, |scale| fanout::run(scale, Transport::WebSocket, 2)),
-    benchmark(&["flow"], FLOW, |scale| flow::run(scale, Transport::LongPoll)),
-    benchmark(&["flow"], FLOW, |scale| flow::run(scale, Transport::EventSource)),
-    benchmark(&["flow"], FLOW, |scale| flow::run(scale, Transport::WebSocket)),
+    benchmark(&["fanout", "fanout-longpoll"], FANOUT, |scale| fanout::run(scale, Transport::LongPoll, 0)),
+    benchmark(&["fanout", "fanout-longpoll"], FANOUT, |scale| fanout::run(scale, Transport::LongPoll, 1)),
+    benchmark(&["fanout", "fanout-longpoll"], FANOUT, |scale| fanout::run(scale, Transport::LongPoll, 2)),
+    benchmark(&["fanout", "fanout-eventsource"], FANOUT, |scale| {
+        fanout::run(scale, Transport::EventSource, 0)
+    }),
+    benchmark(&["fanout", "fanout-eventsource"], FANOUT, |scale| {
+        fanout::run(scale, Transport::EventSource, 1)
+    }),
+    benchmark(&["fanout", "fanout-eventsource"], FANOUT, |scale| {
+        fanout::run(scale, Transport::EventSource, 2)
+    }),
+    benchmark(&["fanout", "fanout-websocket"], FANOUT, |scale| fanout::run(scale, Transport::WebSocket, 0)),
+    benchmark(&["fanout", "fanout-websocket"], FANOUT, |scale| fanout::run(scale, Transport::WebSocket, 1)),
+    benchmark(&["fanout", "fanout-websocket"], FANOUT, |scale| fanout::run(scale, Transport::WebSocket, 2)),
+    benchmark(&["flow", "flow-longpoll"], FLOW, |scale| flow::run(scale, Transport::LongPoll)),
+    benchmark(&["flow", "flow-eventsource"], FLOW, |scale| flow::run(scale, Transport::EventSource)),
+    benchmark(&["flow", "flow-websocket"], FLOW, |scale| flow::run(scale, Transport::WebSocket)),
     benchmark(&["storm", "reconnect"], "15,000 clients lose their daemon and come back", storm::reconnect),
     benchmark(&["storm", "flood"], "15,000 clients lose their daemon for good", storm::flood),
     benchmark(&["scale"], "100,000 polls, held by six daemons behind nginx", scale::run),
@@ -256,12 +262,11 @@ fn serve_bare(clients: &str, asked: Asked) {
 
 fn usage(problem: &str) -> ! {
     eprintln!("bench: {problem}\n\n{USAGE}");
-    let mut last = "";
-    for Benchmark { names, about, .. } in ALL {
-        if std::mem::replace(&mut last, about) == *about {
-            continue;
-        }
-        eprintln!("  {:<20} {about}", names.join(", "));
+    for group in ALL.chunk_by(|one, two| one.about == two.about) {
+        let mut names: Vec<_> = group.iter().flat_map(|one| one.names).copied().collect();
+        names.sort_unstable();
+        names.dedup();
+        eprintln!("  {:<20} {}", names.join(", "), group[0].about);
     }
     std::process::exit(2);
 }
