@@ -12,6 +12,7 @@ use bytes::Bytes;
 use everpoll_protocol::{Channels, Form};
 
 use crate::hub::lock;
+use crate::transport::Connection;
 
 /// What makes two replies to held polls the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +27,13 @@ pub(crate) struct Key {
     pub(crate) keep_alive: bool,
     /// Whether the request was HTTP/1.0.
     pub(crate) http10: bool,
+}
+
+impl Key {
+    /// Whether it is that of a poll which wants this form, over such a connection.
+    pub(crate) fn is_for(&self, connection: Connection, form: &Form) -> bool {
+        self.keep_alive == connection.keep_alive && self.http10 == connection.http10 && self.form == *form
+    }
 }
 
 /// What was written for a state `S` of things, by what makes two requests for it alike.

@@ -71,7 +71,7 @@ impl Seats {
     pub(crate) fn give_back(seats: &Mutex<Self>, place: &Place) {
         let mut seats = lock(seats);
         // Of several copies the last one ends it: until then the others can be replaced.
-        if seats.places.free(place) {
+        if seats.places.free(place) && !seats.replaceable.is_empty() {
             seats.replaceable.remove(&place.number());
         }
     }

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use everpoll_tests::http;
-use everpoll_tests::{Daemon, Reply, wait};
+use everpoll_tests::{Daemon, Reply, Sqlite, wait};
 use serde_json::{Value, json};
 
 use crate::site::{Store, ids as ids_of};
@@ -288,6 +288,50 @@ fn event_is_not_for_the_browser_that_it_excludes() {
             newest = fill_window(daemon);
         }
     });
+}
+
+#[test]
+fn event_comes_to_each_who_waits_in_the_form_that_it_wants() {
+    // In turns, so that each stands between those who want another form of the same event.
+    let forms = [
+        ("/e/cheese/plain", "", "HTTP/1.1", "["),
+        ("/e/cheese/envelope", "&envelope=1", "HTTP/1.1", "{\"events\":["),
+        ("/e/cheese/old", "", "HTTP/1.0", "["),
+        ("/e/cheese,wine/both", "", "HTTP/1.1", "["),
+    ];
+    let (log, rounds) = (Sqlite::new(), 40);
+    let daemon = Daemon::on(log.url()).start();
+    let cursor = publish(&daemon, "other", 0);
+    let begin = |(target, query, version, _): (&str, &str, &str, &str), round: usize| {
+        let mut request = http::get(&format!("{target}-{round}?last_event_id={cursor}{query}"))
+            .header("Connection", if round % 2 == 0 { "keep-alive" } else { "close" });
+        if version == "HTTP/1.0" {
+            request = request.http10();
+        }
+        request.begin(daemon.address())
+    };
+    let held: Vec<_> = (0..rounds)
+        .flat_map(|round| forms.map(|form| (round, form)))
+        .map(|(round, form)| (round, form, begin(form, round)))
+        .collect();
+    wait::until("all are held", wait::PATIENCE, || {
+        let metrics = http::get("/metrics").send(daemon.address());
+        metrics.text().contains(&format!("everpoll_held{{transport=\"long_poll\"}} {}\n", held.len()))
+    });
+    let id = publish(&daemon, "cheese", 1);
+    for (round, (target, _, version, begins), held) in held {
+        let (reply, who) = (held.reply(), format!("{target}-{round}"));
+        assert_eq!(reply.cursor(), id, "{who}");
+        assert!(reply.text().starts_with(begins), "{who}: {}", reply.text());
+        assert!(reply.text().contains(&format!("\"id\":{id},")), "{who}: {}", reply.text());
+        let connection = reply.header("connection").map(str::to_ascii_lowercase);
+        let stays = match (round % 2, version) {
+            (0, "HTTP/1.1") => None,
+            (0, _) => Some("keep-alive"),
+            _ => Some("close"),
+        };
+        assert_eq!(connection.as_deref(), stays, "{who} by {version}");
+    }
 }
 
 #[test]

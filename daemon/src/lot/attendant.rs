@@ -1,13 +1,16 @@
 //! The thread of one lot.
 
+mod news;
+mod polls;
+mod streams;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use everpoll_protocol::{Channel, Ended, Flavor, Input, Place, PollRequest, RawRequest, Request, Step, Wire};
+use everpoll_protocol::{Flavor, Place, PollRequest, RawRequest, Request};
 use mio::{Events, Token, Waker};
 use tokio::runtime::Handle;
 
@@ -15,14 +18,13 @@ use super::topics::Places;
 use super::{Arrival, Held, Lot, Socket, Ticket, Wants};
 use crate::front;
 use crate::head::{self, HEAD_MAX, Parsed};
-use crate::hub::{Sleeper, Wake, lock};
-use crate::metrics::{COUNTS, Way};
+use crate::hub::{Wake, lock};
+use crate::metrics::Way;
 use crate::seats::Seats;
 use crate::server::{self, Server};
 use crate::stream::Stream;
-use crate::transport::feed::{Follower, Found};
-use crate::transport::long_poll::{self, Answered, Turn};
-use crate::transport::{Connection, eventsource, frame, websocket};
+use crate::transport::Connection;
+use crate::transport::feed::Follower;
 
 /// How many sockets are looked at before it is seen who else was told something.
 const EVENTS: usize = 256;
@@ -177,16 +179,6 @@ impl Attendant {
         }
     }
 
-    fn news(&mut self, server: &Arc<Server>, channel: &Channel) {
-        let members = lock(&self.lot.topics).members(channel);
-        for member in members {
-            // Each answer may be the end of others: of the same browser, for example.
-            if self.is_held(member.ticket) {
-                self.woken(server, member.ticket.entry, Wake::News);
-            }
-        }
-    }
-
     fn is_held(&self, ticket: Ticket) -> bool {
         let entry = self.entries.get(ticket.entry as usize);
         entry.is_some_and(|entry| {
@@ -333,51 +325,6 @@ impl Attendant {
         }
     }
 
-    /// Serves a poll that has just been read.
-    fn begin(&mut self, server: &Arc<Server>, entry: u32, mut held: Held) {
-        COUNTS.requests[Way::of(&held.request) as usize].one();
-        match long_poll::turn(server, &held.request, &mut held.poll, None, false) {
-            Turn::Answered(answered) => self.answer(server, entry, held, answered),
-            Turn::Hold(until) => self.hold(server, entry, held, until),
-            Turn::Miss(_) => self.look_up(server, entry, held),
-        }
-    }
-
-    /// Lets the poll wait for news.
-    fn hold(&mut self, server: &Arc<Server>, entry: u32, mut held: Held, until: Instant) {
-        let input = if server.draining() {
-            Some(Input::Draining)
-        } else if !server.may_hold() {
-            Some(Input::Crowded)
-        } else {
-            None
-        };
-        let ticket = Ticket { entry, hold: self.entries[entry as usize].holds };
-        let seat = match (&input, &held.request.wait_id) {
-            (None, Some(wait_id)) => {
-                let sleeper = Sleeper::Parked(self.lot.clone(), ticket);
-                match Seats::take(&server.seats, wait_id, held.request.tab.as_ref(), sleeper) {
-                    Some(place) => Ok(Some(place)),
-                    None => Err(Input::PlaceTaken),
-                }
-            }
-            _ => input.map_or(Ok(None), Err),
-        };
-        let seat = match seat {
-            Ok(seat) => seat,
-            Err(input) => {
-                if let Step::Reply(answer) = long_poll::handle(&mut held.poll, input, &held.request) {
-                    self.answer(server, entry, held, Answered::Own(answer, None));
-                }
-                return;
-            }
-        };
-        self.enter(server, entry, What::Poll(held), seat);
-        self.wake_at(entry, until);
-        // What came before the entry is read now.
-        self.woken(server, entry, Wake::News);
-    }
-
     /// From here on it is held.
     fn enter(&mut self, server: &Server, entry: u32, what: What, seat: Option<Place>) {
         server.busy.fetch_add(1, Ordering::SeqCst);
@@ -386,206 +333,6 @@ impl Attendant {
         let places = lock(&self.lot.topics).enter(&what.request().channels, ticket);
         if let Some(parked) = self.parked(entry) {
             parked.state = State::Held(Box::new(Holding { what, places, seat }));
-        }
-    }
-
-    /// Begins a stream; `false` when that is a task's affair.
-    fn begin_stream(
-        &mut self,
-        server: &Arc<Server>,
-        entry: u32,
-        request: PollRequest,
-        connection: Connection,
-    ) -> bool {
-        if server.draining() || !server.has_room() {
-            return false;
-        }
-        let way = Way::of(&request);
-        let ticket = Ticket { entry, hold: self.entries[entry as usize].holds };
-        let seat = match &request.wait_id {
-            // Browsers do not count WebSockets among the connections to a host, so these take nobody's place.
-            Some(wait_id) if request.flavor != Flavor::WebSocket => {
-                let sleeper = Sleeper::Parked(self.lot.clone(), ticket);
-                let place = Seats::take(&server.seats, wait_id, request.tab.as_ref(), sleeper);
-                let Some(place) = place else { return false };
-                Some(place)
-            }
-            _ => None,
-        };
-        let head = match request.flavor {
-            Flavor::WebSocket => websocket::head(&request).unwrap_or_default().into(),
-            _ => eventsource::head(server, &request, connection),
-        };
-        COUNTS.requests[way as usize].one();
-        let follower = Follower::new(server, request);
-        let due = Instant::now() + follower.interval();
-        // In this order: who has seen the head misses nothing that is published from now on.
-        self.enter(server, entry, What::Stream(Streaming { follower, passed_over: 0, asked: None }), seat);
-        self.wake_at(entry, due);
-        self.write_news(server, entry, head);
-        true
-    }
-
-    /// Writes `before`, and what there is for a stream behind it.
-    fn write_news(&mut self, server: &Arc<Server>, entry: u32, before: Bytes) {
-        let mut bytes = before;
-        loop {
-            let Some(Parked { socket, state: State::Held(holding), .. }) = self.parked(entry) else { return };
-            let What::Stream(Streaming { follower, .. }) = &mut holding.what else { return };
-            if follower.is_expired() {
-                return self.end_stream(server, entry, Ended::Expired);
-            }
-            let found =
-                if follower.unread || bytes.is_empty() { follower.look(server) } else { Found::Nothing };
-            let interval = follower.interval();
-            let is_news = matches!(found, Found::News(_));
-            match found {
-                Found::News(written) if bytes.is_empty() => bytes = written.bytes.clone(),
-                Found::News(written) => bytes = [&bytes[..], &written.bytes[..]].concat().into(),
-                Found::Nothing if bytes.is_empty() => return,
-                Found::Nothing => {}
-                Found::Miss => return self.stream_to_task(server, entry, bytes, Vec::new()),
-            }
-            match socket.write(&bytes) {
-                Ok(written) if written == bytes.len() => {}
-                Ok(written) => {
-                    return self.stream_to_task(server, entry, bytes.slice(written..), Vec::new());
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return self.stream_to_task(server, entry, bytes, Vec::new());
-                }
-                Err(_) => return self.close(server, entry),
-            }
-            bytes = Bytes::new();
-            if is_news {
-                self.wake_at(entry, Instant::now() + interval);
-            }
-            let Some(Parked { state: State::Held(holding), .. }) = self.parked(entry) else { return };
-            match &holding.what {
-                What::Stream(stream) if stream.follower.unread => {}
-                _ => return,
-            }
-        }
-    }
-
-    /// A stream has had nothing to say for a while.
-    fn heartbeat(&mut self, server: &Arc<Server>, entry: u32) {
-        let Some(Parked { state: State::Held(holding), .. }) = self.parked(entry) else { return };
-        let What::Stream(Streaming { follower, asked, .. }) = &mut holding.what else { return };
-        let mut bytes = Vec::new();
-        let record = follower.heartbeat().map(|record| follower.written(&record));
-        if follower.wire() == Wire::Frames {
-            if asked.is_some_and(|asked| asked.elapsed() >= websocket::silence_max(server)) {
-                return self.close(server, entry);
-            }
-            asked.get_or_insert_with(Instant::now);
-            frame::write(frame::PING, b"", &mut bytes);
-            if let Some(record) = record {
-                frame::write(frame::TEXT, &record, &mut bytes);
-            }
-        } else {
-            bytes = record.unwrap_or_else(|| eventsource::HEARTBEAT.to_vec());
-        }
-        let due = Instant::now() + follower.interval();
-        self.wake_at(entry, due);
-        self.write_news(server, entry, bytes.into());
-    }
-
-    /// What a stream's client sends is a sign of life, and else of no interest.
-    fn listen(&mut self, server: &Arc<Server>, entry: u32) {
-        loop {
-            let Some(Parked { socket, state: State::Held(holding), .. }) = self.parked(entry) else { return };
-            let What::Stream(Streaming { follower, passed_over, asked }) = &mut holding.what else { return };
-            let is_websocket = follower.wire() == Wire::Frames;
-            // One that sends more than that to an EventSource is not watched any longer.
-            if !is_websocket && *passed_over >= HEAD_MAX {
-                return;
-            }
-            let mut some = [0; READ];
-            let read = match socket.read(&mut some) {
-                Ok(0) => return self.close(server, entry),
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => return self.close(server, entry),
-            };
-            *passed_over += read;
-            if !is_websocket {
-                continue;
-            }
-            *asked = None;
-            match frame::read(&some[..read]) {
-                frame::Read::Reply(reply) if reply.is_empty() => {}
-                frame::Read::Reply(reply) => self.write_news(server, entry, reply.into()),
-                frame::Read::Else => {
-                    return self.stream_to_task(server, entry, Bytes::new(), some[..read].to_vec());
-                }
-            }
-        }
-    }
-
-    /// Lets a task go on with a stream: `rest` is still to be sent, `before` was read.
-    fn stream_to_task(&mut self, server: &Arc<Server>, entry: u32, rest: Bytes, before: Vec<u8>) {
-        let Some((What::Stream(Streaming { follower, .. }), place)) = self.leave_keeping(server, entry)
-        else {
-            return;
-        };
-        match self.take(server, entry) {
-            Some(stream) => {
-                tokio::spawn(front::stream(stream, server.clone(), follower, place, rest, before));
-            }
-            None => {
-                if let Some(place) = place {
-                    Seats::give_back(&server.seats, &place);
-                }
-            }
-        }
-    }
-
-    /// Ends a stream.
-    fn end_stream(&mut self, server: &Arc<Server>, entry: u32, why: Ended) {
-        let Some(What::Stream(Streaming { follower, .. })) = self.leave(server, entry) else { return };
-        let is_websocket = follower.wire() == Wire::Frames;
-        let last = (!is_websocket).then(|| eventsource::last(server, &follower, why));
-        if let Some(stream) = self.take(server, entry) {
-            tokio::spawn(front::end_stream(stream, server.clone(), last, why));
-        }
-    }
-
-    /// Something may have happened for one who is held.
-    fn woken(&mut self, server: &Arc<Server>, entry: u32, why: Wake) {
-        let Some(Parked { state: State::Held(holding), .. }) = self.parked(entry) else { return };
-        let Held { request, poll, connection, .. } = match &mut holding.what {
-            What::Poll(held) => held,
-            What::Stream(_) => {
-                return match why {
-                    Wake::News => self.write_news(server, entry, Bytes::new()),
-                    Wake::Replaced => self.end_stream(server, entry, Ended::Replaced),
-                    Wake::Drain => self.end_stream(server, entry, Ended::Draining),
-                };
-            }
-        };
-        let input = match why {
-            Wake::News => match long_poll::turn(server, request, poll, Some(*connection), true) {
-                Turn::Answered(answered) => return self.end(server, entry, answered),
-                Turn::Hold(_) => return,
-                Turn::Miss(_) => {
-                    let Some(What::Poll(held)) = self.leave(server, entry) else { return };
-                    return self.look_up(server, entry, held);
-                }
-            },
-            Wake::Replaced => Input::Replaced,
-            Wake::Drain => Input::Draining,
-        };
-        if let Step::Reply(answer) = long_poll::handle(poll, input, request) {
-            self.end(server, entry, Answered::Own(answer, None));
-        }
-    }
-
-    /// Ends a hold with an answer.
-    fn end(&mut self, server: &Arc<Server>, entry: u32, answered: Answered) {
-        if let Some(What::Poll(held)) = self.leave(server, entry) {
-            self.answer(server, entry, held, answered);
         }
     }
 
@@ -619,50 +366,6 @@ impl Attendant {
         server.held[Way::of(what.request()) as usize].fetch_sub(1, Ordering::SeqCst);
         server.busy.fetch_sub(1, Ordering::SeqCst);
         Some((what, seat))
-    }
-
-    /// Writes an answer; what the socket does not take at once is a task's affair.
-    fn answer(&mut self, server: &Arc<Server>, entry: u32, held: Held, answered: Answered) {
-        let Held { request, connection, pipelined, .. } = held;
-        let bytes = long_poll::to_bytes(server, &request, connection, answered);
-        let Some(parked) = self.parked(entry) else { return };
-        match parked.socket.write(&bytes) {
-            Ok(written) if written == bytes.len() => {}
-            Ok(written) => return self.write_rest(server, entry, bytes, written, connection, pipelined),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return self.write_rest(server, entry, bytes, 0, connection, pipelined);
-            }
-            Err(_) => return self.close(server, entry),
-        }
-        if !front::stays_open(server, connection) {
-            self.close(server, entry);
-        } else if pipelined.is_empty() {
-            if let Some(parked) = self.parked(entry) {
-                parked.state = State::Idle { first: false };
-            }
-            self.wait_for_request(server, entry);
-        } else {
-            self.hand_over(server, entry, pipelined);
-        }
-    }
-
-    fn write_rest(
-        &mut self,
-        server: &Arc<Server>,
-        entry: u32,
-        bytes: Bytes,
-        written: usize,
-        connection: Connection,
-        pipelined: Vec<u8>,
-    ) {
-        let Some(stream) = self.take(server, entry) else { return };
-        tokio::spawn(front::finish(stream, server.clone(), bytes, written, connection, pipelined));
-    }
-
-    /// Lets a task ask the database for a poll.
-    fn look_up(&mut self, server: &Arc<Server>, entry: u32, held: Held) {
-        let Some(stream) = self.take(server, entry) else { return };
-        tokio::spawn(front::look_up(stream, server.clone(), Box::new(held)));
     }
 
     /// Lets a task serve the connection, of which these bytes were read.

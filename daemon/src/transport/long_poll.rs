@@ -53,6 +53,34 @@ pub(crate) enum Turn {
     Miss(Option<Stand>),
 }
 
+/// The bytes that the last held poll was answered with, for the next one: thousands stand at the same place, and each that
+/// finds itself there needs neither a lock nor a hash.
+pub(crate) type LastReply = Option<(Key, (Bytes, u32))>;
+
+/// The bytes that another poll has made for all who are held where this one is, and how many events are in them. Those of
+/// the `last` one are good enough, even where there are newer ones by now.
+pub(crate) fn shared(
+    server: &Server,
+    request: &PollRequest,
+    poll: &Poll,
+    connection: Connection,
+    last: &mut LastReply,
+) -> Option<(Bytes, u32)> {
+    let Cursor::After(cursor) = poll.cursor() else { return None };
+    if let Some((key, found)) = last
+        && key.cursor == cursor
+        && key.channels == request.channels
+        && key.is_for(connection.while_serving(server), &request.form())
+    {
+        return Some(found.clone());
+    }
+    let generation = lock(&server.window).generation();
+    let key = key(server, request, connection, cursor);
+    let found = server.replies.find(&(generation, server::http_date()), &key)?;
+    *last = Some((key, found.clone()));
+    Some(found)
+}
+
 /// Looks whether the window has something for a poll. An answer is shared with others where a poll of a `connection` is
 /// `held`.
 pub(crate) fn turn(
