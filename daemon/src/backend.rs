@@ -11,14 +11,13 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result};
 use everpoll_log::{Log, Options};
 use everpoll_settings::Settings;
-use tokio::sync::watch;
 use tracing::error;
 
 use crate::catch_up::CatchUp;
 use crate::health::Health;
 use crate::hub::Hub;
 use crate::lot::{Attendant, Lots};
-use crate::publish::{Publishing, publishing};
+use crate::publish::{Publishing, Unseen, publishing};
 use crate::retention::{self, Trimmer};
 use crate::server::Server;
 use crate::tailer::{Bell, Tailer};
@@ -59,8 +58,8 @@ impl Backend {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).div_ceil(2);
         let (lots, attendants) = Lots::open(threads).context("cannot watch sockets")?;
         let (hub, bell) = (Arc::new(Hub::new(lots)), Arc::<Bell>::default());
-        let newest = watch::Sender::new(0);
-        let (publishing, committer) = publishing(log("publish")?, bell.clone(), newest.subscribe());
+        let unseen = Arc::<Unseen>::default();
+        let (publishing, committer) = publishing(log("publish")?, bell.clone(), unseen.clone());
         let stopped = Arc::<AtomicBool>::default();
         let tailer = Tailer {
             log: log("tail")?,
@@ -70,7 +69,7 @@ impl Backend {
             bell: bell.clone(),
             sweep_interval: settings.sweep_interval,
             window_bytes,
-            newest,
+            unseen,
         };
         spawn("tail", move || tailer.run())?;
         let wakeup::Work { listener, sender, redis } =

@@ -4,17 +4,20 @@
 //! number per second is not bound by the number of commits. Each request stays atomic: when the shared transaction is
 //! refused, they are published one by one, and only those at fault are told.
 
+mod unseen;
+
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use everpoll_log::{Log, LogError};
 use everpoll_protocol::{Failure, MAX_PUBLISH_EVENTS, NewEvent, PublishRequest, ServeError};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::warn;
 
 use crate::metrics::{COUNTS, Limit};
 use crate::tailer::Bell;
+pub(crate) use unseen::Unseen;
 
 /// Most requests that wait for the next transaction.
 const QUEUE_MAX: usize = 1024;
@@ -22,7 +25,7 @@ const QUEUE_MAX: usize = 1024;
 /// How long a request waits for its place in the queue.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long an answer waits until the daemon's own polls have the events. They are committed in any case.
+/// How long an answer waits until the daemon's own polls have the events, up to twice as long. They are committed in any case.
 const SEEN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A transaction ends at this many bytes of data.
@@ -30,7 +33,7 @@ const TRANSACTION_BYTES: usize = 8 * 1024 * 1024;
 
 struct Job {
     request: PublishRequest,
-    reply: oneshot::Sender<Result<Vec<u64>, Failure>>,
+    reply: unseen::Reply,
 }
 
 enum Message {
@@ -42,8 +45,7 @@ enum Message {
 #[derive(Clone, Debug)]
 pub(crate) struct Publishing {
     queue: mpsc::Sender<Message>,
-    /// Up to which id the tailer has read.
-    newest: watch::Receiver<u64>,
+    unseen: Arc<Unseen>,
 }
 
 /// The thread's end.
@@ -52,12 +54,14 @@ pub(crate) struct Committer {
     stopped: bool,
     log: Log,
     bell: Arc<Bell>,
+    unseen: Arc<Unseen>,
 }
 
-/// A queue and the end of it that commits with `log`, then rings `bell`. `newest` is up to where the tailer has read.
-pub(crate) fn publishing(log: Log, bell: Arc<Bell>, newest: watch::Receiver<u64>) -> (Publishing, Committer) {
+/// A queue and the end of it that commits with `log`, then rings `bell`. The tailer tells `unseen` up to where it has read.
+pub(crate) fn publishing(log: Log, bell: Arc<Bell>, unseen: Arc<Unseen>) -> (Publishing, Committer) {
     let (queue, messages) = mpsc::channel(QUEUE_MAX);
-    (Publishing { queue, newest }, Committer { messages, stopped: false, log, bell })
+    let publishing = Publishing { queue, unseen: unseen.clone() };
+    (publishing, Committer { messages, stopped: false, log, bell, unseen })
 }
 
 impl Publishing {
@@ -66,24 +70,24 @@ impl Publishing {
     ///
     /// Whoever is told that an event is published finds it with the next poll: the answer waits until the tailer has it.
     pub(crate) async fn publish(&self, request: PublishRequest) -> Result<Vec<u64>, Failure> {
-        let ids = self.commit(request).await?;
-        let newest = ids.iter().max().copied().unwrap_or(0);
-        let mut seen = self.newest.clone();
-        // The tailer may have lost the database meanwhile; what is committed is answered all the same.
-        let _ = timeout(SEEN_PATIENCE, seen.wait_for(|seen| *seen >= newest)).await;
-        Ok(ids)
-    }
-
-    async fn commit(&self, request: PublishRequest) -> Result<Vec<u64>, Failure> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, mut answer) = oneshot::channel();
         // A full queue is waited for, but not for ever.
         match self.queue.send_timeout(Message::Publish(Job { request, reply }), QUEUE_PATIENCE).await {
-            Ok(()) => answer.await.unwrap_or(Err(Failure::Serve(ServeError::OutcomeUnknown))),
+            Ok(()) => {}
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
                 COUNTS.hit(Limit::PublishQueue);
-                Err(Failure::Serve(ServeError::Overloaded))
+                return Err(Failure::Serve(ServeError::Overloaded));
             }
-            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Failure::Serve(ServeError::Draining)),
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => {
+                return Err(Failure::Serve(ServeError::Draining));
+            }
+        }
+        loop {
+            match timeout(SEEN_PATIENCE, &mut answer).await {
+                Ok(answer) => return answer.unwrap_or(Err(Failure::Serve(ServeError::OutcomeUnknown))),
+                // The tailer may have lost the database; what is committed is answered all the same.
+                Err(_) => self.unseen.give_up(SEEN_PATIENCE, Instant::now()),
+            }
         }
     }
 
@@ -140,9 +144,9 @@ impl Committer {
             Ok(ids) => {
                 COUNTS.published.add(ids.len());
                 let mut ids = ids.into_iter();
-                for (job, length) in jobs.into_iter().zip(lengths) {
-                    let _ = job.reply.send(Ok(ids.by_ref().take(length).collect()));
-                }
+                let answers = jobs.into_iter().zip(lengths);
+                let answers = answers.map(|(job, length)| (job.reply, ids.by_ref().take(length).collect()));
+                self.unseen.committed(answers.collect(), Instant::now());
             }
             // One of several may be at fault; each is tried alone.
             Err(LogError::Rejected(_)) if jobs.len() > 1 => {

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use everpoll_log::{Limit, Log, LogError};
 use everpoll_protocol::{Bounds, Record};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::health::Health;
 use crate::hub::{Hub, Wake, lock};
+use crate::publish::Unseen;
 use crate::window::Window;
 
 /// How soon a log that could not be read is tried again.
@@ -163,7 +164,7 @@ pub(crate) struct Tailer {
     /// The size of the window, in bytes.
     pub(crate) window_bytes: usize,
     /// Where it says up to which id it has read.
-    pub(crate) newest: watch::Sender<u64>,
+    pub(crate) unseen: Arc<Unseen>,
 }
 
 impl Tailer {
@@ -227,7 +228,8 @@ impl Tailer {
     }
 
     fn tell(&self) {
-        self.newest.send_replace(lock(&self.window).newest());
+        let newest = lock(&self.window).newest();
+        self.unseen.seen(newest);
     }
 
     /// Reads until there is nothing new.
@@ -250,8 +252,9 @@ impl Tailer {
             channels.sort_unstable();
             channels.dedup();
             lock(&self.window).append(records, read.next);
-            self.tell();
+            // In this order: the events are what is waited for longest.
             self.hub.wake(&channels);
+            self.tell();
             let progress =
                 |filling: &mut Filling| filling.progress(read.next, read.bounds.newest, Instant::now());
             if let Some(percent) = filling.as_mut().and_then(progress) {
