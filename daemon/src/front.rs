@@ -353,6 +353,7 @@ fn parse(head: &PollHead<'_>, stream: &Stream, server: &Server) -> Read {
         peer_is_local: stream.peer_is_local(),
         peer: stream.peer(),
         may_upgrade: !head.http10,
+        web_server: None,
         now: server::now(),
     };
     let reply = match Request::parse(&raw, &server.limits) {

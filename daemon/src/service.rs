@@ -130,6 +130,7 @@ async fn respond_to_protocol(
             peer,
             // A WebSocket is opened by GET, and that is the front's.
             may_upgrade: false,
+            web_server: None,
             now: server::now(),
         };
         Request::parse(&raw, &server.limits).map_err(|error| {

@@ -47,6 +47,17 @@ pub struct Described<'a> {
     method: String,
     target: Vec<u8>,
     peer: Option<IpAddr>,
+    web_server: WebServer<'a>,
+}
+
+/// What a web server says of itself: variables without `HTTP_`, which no client can set.
+struct WebServer<'a>(&'a dyn Variables);
+
+impl Headers for WebServer<'_> {
+    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        let name = name.to_ascii_uppercase().replace('-', "_");
+        self.0.variable(&name).filter(|value| !value.is_empty())
+    }
 }
 
 impl<'a> Described<'a> {
@@ -58,6 +69,7 @@ impl<'a> Described<'a> {
             method: String::from_utf8_lossy(&variables.text("REQUEST_METHOD")).into_owned(),
             target: target(variables),
             peer: address(&variables.text("REMOTE_ADDR")),
+            web_server: WebServer(variables),
         }
     }
 
@@ -82,6 +94,7 @@ impl<'a> Described<'a> {
             peer: self.peer,
             // Nothing is held here.
             may_upgrade: false,
+            web_server: Some(&self.web_server),
             now: now(),
         }
     }

@@ -420,6 +420,7 @@ fn simple(bytes: &[u8], socket: &Socket, server: &Server) -> Option<Simple> {
         peer_is_local,
         peer,
         may_upgrade: !head.http10,
+        web_server: None,
         now: server::now(),
     };
     let Ok(Request::Poll(request)) = Request::parse(&raw, &server.limits) else { return None };

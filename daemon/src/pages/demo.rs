@@ -133,6 +133,7 @@ fn admit(
         peer_is_local,
         peer: None,
         may_upgrade: false,
+        web_server: None,
         now: server::now(),
     };
     ProtocolRequest::parse(&raw, &server.limits)

@@ -151,6 +151,18 @@ pub enum RequestError {
     TokenAudience,
     #[error("token is not from the right issuer; make one with the iss that token_issuer has")]
     TokenIssuer,
+    #[error(
+        "who may read is decided by the web server in front, and this request does not come from there; ask it, or list its address in access_peers"
+    )]
+    AccessUntrusted,
+    #[error(
+        "the web server in front says nothing about what may be read (its {header}); log in, or look at its auth_request"
+    )]
+    AccessMissing { header: Box<str> },
+    #[error("what the web server in front says about what may be read is not understood: {reason}")]
+    AccessMalformed { reason: String },
+    #[error("the right to read was valid until {at}; ask again")]
+    AccessExpired { at: Timestamp },
     #[error("channel {channel:?} may not be read with these rights; leave it out, or get rights for it")]
     ChannelForbidden { channel: Channel },
     #[error("the log refused the event: {reason}")]
@@ -209,6 +221,10 @@ impl RequestError {
             | Self::TokenTooLong { .. }
             | Self::TokenAudience
             | Self::TokenIssuer
+            | Self::AccessUntrusted
+            | Self::AccessMissing { .. }
+            | Self::AccessMalformed { .. }
+            | Self::AccessExpired { .. }
             | Self::ChannelForbidden { .. }
             | Self::JsonpOff
             | Self::OriginNotAllowed => 403,
@@ -274,6 +290,10 @@ impl RequestError {
             Self::TokenTooLong { .. } => "token_too_long",
             Self::TokenAudience => "token_audience",
             Self::TokenIssuer => "token_issuer",
+            Self::AccessUntrusted => "access_untrusted",
+            Self::AccessMissing { .. } => "access_missing",
+            Self::AccessMalformed { .. } => "access_malformed",
+            Self::AccessExpired { .. } => "access_expired",
             Self::ChannelForbidden { .. } => "channel_forbidden",
             Self::Refused { .. } => "refused",
             Self::NotFound => "not_found",

@@ -104,6 +104,7 @@ mod tests {
             peer_is_local: local,
             peer: peer.parse().ok(),
             may_upgrade: true,
+            web_server: None,
             now: crate::Timestamp::default(),
         })
     }

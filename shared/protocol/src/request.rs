@@ -57,6 +57,8 @@ pub struct RawRequest<'a> {
     pub peer: Option<IpAddr>,
     /// Whether the connection could become a WebSocket: HTTP/1.1, and a program that holds connections.
     pub may_upgrade: bool,
+    /// What a web server says of itself, where that can be told from what clients say: under CGI and FastCGI.
+    pub web_server: Option<&'a dyn Headers>,
     /// When it came, by the wall clock: for what is valid until then.
     pub now: Timestamp,
 }
@@ -345,6 +347,7 @@ pub(crate) mod tests {
                 peer_is_local: true,
                 peer: None,
                 may_upgrade: true,
+                web_server: None,
                 now: Timestamp::default(),
             },
             &limits(),

@@ -61,6 +61,7 @@ mod tests {
             peer_is_local: true,
             peer: None,
             may_upgrade,
+            web_server: None,
             now: crate::Timestamp::default(),
         };
         check(&raw, &Origins::default()).map(|_| ()).map_err(|error| error.code())

@@ -137,11 +137,52 @@ pub const KEYS: &[Key] = &[
         name: "access",
         variable: "EVERPOLL_ACCESS",
         default: "open",
-        form: "open or token",
+        form: "open, token or proxy",
         meaning: "Who may read. open: whoever reaches the program reads any channel. token: each request brings a token (JWT) \
-                  that says which channels, and until when.",
+                  that says which channels, and until when. proxy: the web server in front asks the application, and hands its \
+                  answer over in a header.",
         advice: "The default holds only with a SQLite file and an address of this machine; otherwise it must be written \
-                 down, since a web server in front makes any address public. proxy does not exist in this version.",
+                 down, since a web server in front makes any address public.",
+        secret: false,
+    },
+    Key {
+        name: "access_header",
+        variable: "EVERPOLL_ACCESS_HEADER",
+        default: "X-Everpoll-Channels",
+        form: "a header that begins with X-",
+        meaning: "With access = proxy: the header in which the web server in front says which channels may be read, separated by \
+                  commas, percent-encoded; beginnings have a * behind. The fallback takes it from the variable of the same \
+                  name without HTTP_, X_EVERPOLL_CHANNELS.",
+        advice: "The web server must put its own in place of what clients send, also when it has nothing to say.",
+        secret: false,
+    },
+    Key {
+        name: "access_until_header",
+        variable: "EVERPOLL_ACCESS_UNTIL_HEADER",
+        default: "X-Everpoll-Until",
+        form: "a header that begins with X-",
+        meaning: "With access = proxy: the header in which it says until when, in seconds since 1970. It may be left out.",
+        advice: "",
+        secret: false,
+    },
+    Key {
+        name: "access_peers",
+        variable: "EVERPOLL_ACCESS_PEERS",
+        default: "none",
+        form: "addresses and networks such as 192.0.2.7 or 10.0.0.0/8, separated by spaces or commas; in the file also a list",
+        meaning: "With access = proxy: from whom the daemon takes those headers. What comes over a unix socket always counts.",
+        advice: "List web servers only: whoever connects from there reads what it likes. 127.0.0.1 is every user of the machine; a \
+                 unix socket is better.",
+        secret: false,
+    },
+    Key {
+        name: "access_recheck",
+        variable: "EVERPOLL_ACCESS_RECHECK",
+        default: "30",
+        form: "seconds, 1 to 300",
+        meaning: "With access = proxy: how long a hold or a stream lasts at most before the web server is asked again.",
+        advice: "Too high: who has lost the right reads on for so long, and as long as the web server keeps the application's answer \
+                 besides. Too low: more questions to the application.",
         secret: false,
     },
     Key {

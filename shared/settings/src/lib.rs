@@ -30,7 +30,9 @@ pub use problems::Problems;
 pub use redis::{RedisLogin, RedisPlace, RedisServers, RedisUrl};
 pub use secret::{DatabaseUrl, Secret};
 
-use everpoll_protocol::{Channel, Limits, Live, Origins, Patterns, Publisher, TokenKey, Tokens};
+use everpoll_protocol::{
+    Channel, Limits, Live, Origins, Patterns, Proxies, Publisher, Subnet, TokenKey, Tokens,
+};
 use keyring::Keys;
 use source::Sources;
 
@@ -65,6 +67,14 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// Who may read.
     pub access: Access,
+    /// The header in which a web server in front says which channels. Default: `X-Everpoll-Channels`.
+    pub access_header: String,
+    /// The header in which it says until when. Default: `X-Everpoll-Until`.
+    pub access_until_header: String,
+    /// Who may say so, besides whoever connects to a unix socket. Default: nobody.
+    pub access_peers: Vec<Subnet>,
+    /// After how long it must say so again, 1–300 s. Default: 30 s.
+    pub access_recheck: Duration,
     /// The keys that sign tokens. Default: none.
     pub token_keys: Vec<TokenKey>,
     /// The cookie that a token may come in. Default: `everpoll_token`.
@@ -141,6 +151,8 @@ pub enum Access {
     Open,
     /// Each brings a token that says which channels.
     Token,
+    /// The web server in front says which channels.
+    Proxy,
 }
 
 /// How diagnostics look.
@@ -166,6 +178,10 @@ impl Default for Settings {
             padded_hold_max: Duration::from_secs(120),
             heartbeat: Duration::from_secs(15),
             access: Access::Open,
+            access_header: "X-Everpoll-Channels".into(),
+            access_until_header: "X-Everpoll-Until".into(),
+            access_peers: Vec::new(),
+            access_recheck: Duration::from_secs(30),
             token_keys: Vec::new(),
             token_cookie: Some("everpoll_token".into()),
             token_audience: None,
@@ -324,6 +340,12 @@ impl Settings {
         match self.access {
             Access::Open => everpoll_protocol::Access::Open,
             Access::Token => everpoll_protocol::Access::Token(self.tokens()),
+            Access::Proxy => everpoll_protocol::Access::Proxy(Proxies {
+                channels_header: self.access_header.to_ascii_lowercase().into(),
+                until_header: self.access_until_header.to_ascii_lowercase().into(),
+                peers: self.access_peers.clone(),
+                recheck: self.access_recheck,
+            }),
         }
     }
 
@@ -374,6 +396,11 @@ impl Settings {
                         [token_keys.NAME] into keys_file";
             sources.problems.push(text.into());
         }
+        if settings.access == Access::Proxy && settings.jsonp {
+            let text = "jsonp is on and access is proxy: any page of the web could load what the visitor's cookies allow; \
+                        switch jsonp off, or give tokens to pages that need scripts";
+            sources.problems.push(text.into());
+        }
         if sources.problems.is_empty() {
             return Ok(settings);
         }
@@ -407,6 +434,12 @@ impl Settings {
             probe: sources.take("probe", flag).unwrap_or(is.probe),
             demo: sources.take("demo", flag).unwrap_or(is.demo),
             access: access.unwrap_or(is.access),
+            access_header: sources.take("access_header", own_header).unwrap_or(is.access_header),
+            access_until_header: sources
+                .take("access_until_header", own_header)
+                .unwrap_or(is.access_until_header),
+            access_peers: sources.take("access_peers", subnets).unwrap_or_default(),
+            access_recheck: sources.take("access_recheck", seconds(1, 300, 30)).unwrap_or(is.access_recheck),
             token_keys: sources.take("token_keys", keyring::token_keys).unwrap_or_default(),
             token_cookie: sources.take("token_cookie", cookie).unwrap_or(is.token_cookie),
             token_audience: sources.take("token_audience", optional).unwrap_or(is.token_audience),

@@ -110,11 +110,18 @@ fn postgres_and_public_addresses_need_access_to_be_written() {
 }
 
 #[test]
-fn access_that_does_not_exist_yet_is_refused_once() {
-    let environment = [("EVERPOLL_ACCESS", "proxy"), ("EVERPOLL_DATABASE_URL", "postgres://db/app")];
-    let problems = load("", &environment).unwrap_err();
-    assert_eq!(problems.texts().len(), 1, "{problems}");
-    assert!(problems.to_string().contains("does not exist in this version"));
+fn access_of_a_proxy_has_peers_and_no_scripts() {
+    let settings = load("access = 'proxy'\naccess_peers = ['10.0.0.0/8', '::1']", &[]).unwrap();
+    assert_eq!((settings.access, settings.access_peers.len()), (Access::Proxy, 2));
+    assert!(wrong("access = 'proxy'\njsonp = true", &[]).contains("any page of the web could load"));
+    for (text, says) in [
+        ("access = 'closed'", "give token"),
+        ("access_peers = 'localhost'", "\"localhost\", which is no address"),
+        ("access_header = 'Query-String'", "begins with X-"),
+        ("access_recheck = 0", "seconds from 1 to 300"),
+    ] {
+        assert!(wrong(text, &[]).contains(says), "{text}");
+    }
 }
 
 #[test]
@@ -167,6 +174,7 @@ fn defaults_of_the_table_are_those_of_the_program() {
         none,
         [
             "redis_url",
+            "access_peers",
             "token_keys",
             "token_audience",
             "token_issuer",

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use everpoll_protocol::Origins;
+use everpoll_protocol::{Origins, Subnet};
 
 use crate::{Access, LogFormat, RedisUrl};
 
@@ -144,13 +144,34 @@ pub(crate) fn access(text: &str) -> Result<Access, String> {
     match text {
         "open" => Ok(Access::Open),
         "token" => Ok(Access::Token),
-        "proxy" => {
-            Err("does not exist in this version; give token, or give open and let the web server in front decide \
-                 who reaches /e/ (docs/how-to/nginx.md shows auth_request)"
-                .into())
-        }
-        _ => Err("is not known; give token: each reader brings one, or open: whoever reaches the program reads any channel".into()),
+        "proxy" => Ok(Access::Proxy),
+        _ => Err("is not known; give token: each reader brings one, proxy: the web server in front decides, or open: \
+                  whoever reaches the program reads any channel"
+            .into()),
     }
+}
+
+/// The name of a header of our own. Others have meanings already, also as variables of CGI.
+pub(crate) fn own_header(text: &str) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    let rest = text.strip_prefix("X-").or_else(|| text.strip_prefix("x-")).unwrap_or_default();
+    match !rest.is_empty() && rest.bytes().all(plain) {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("is no name of a header that begins with X-; give one such as X-Everpoll-Channels".into())
+        }
+    }
+}
+
+/// Addresses and networks, separated by spaces or commas; `none` is nobody.
+pub(crate) fn subnets(text: &str) -> Result<Vec<Subnet>, String> {
+    let parts = text.split([' ', ',']).filter(|part| !part.is_empty() && *part != "none");
+    let subnet = |part: &str| {
+        Subnet::parse(part).ok_or_else(|| {
+            format!("names {part:?}, which is no address; give such as 192.0.2.7, 10.0.0.0/8 or ::1, or none")
+        })
+    };
+    parts.map(subnet).collect()
 }
 
 /// The name of a cookie, or none.

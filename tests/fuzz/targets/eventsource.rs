@@ -62,6 +62,7 @@ fn raw<'a>(
         peer_is_local: true,
         peer: None,
         may_upgrade: false,
+        web_server: None,
         now: everpoll_protocol::Timestamp::default(),
     }
 }

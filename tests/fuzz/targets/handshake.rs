@@ -22,6 +22,7 @@ pub(crate) fn check(input: &[u8]) {
         peer_is_local: true,
         peer: None,
         may_upgrade,
+        web_server: None,
         now: everpoll_protocol::Timestamp::default(),
     };
     let parsed = super::replies::check(&raw);

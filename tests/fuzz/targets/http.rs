@@ -29,6 +29,7 @@ fn read(bytes: &[u8]) -> Meaning {
                 peer_is_local: true,
                 peer: None,
                 may_upgrade: true,
+                web_server: None,
                 now: everpoll_protocol::Timestamp::default(),
             };
             assert_eq!(head.fields.header("no-such-field"), None);

@@ -28,6 +28,7 @@ pub(crate) fn check(body: &[u8]) {
         peer_is_local: true,
         peer: None,
         may_upgrade: false,
+        web_server: None,
         now: everpoll_protocol::Timestamp::default(),
     };
     let parsed = super::replies::check(&raw);

@@ -46,6 +46,7 @@ pub(crate) fn check(input: &[u8]) {
         peer_is_local: true,
         peer: None,
         may_upgrade: false,
+        web_server: None,
         now: everpoll_protocol::Timestamp::default(),
     };
     let limits = super::limits();

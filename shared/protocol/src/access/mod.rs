@@ -7,7 +7,9 @@
 mod key;
 mod live;
 mod pattern;
+mod proxy;
 mod publisher;
+mod subnet;
 mod token;
 
 use std::time::Duration;
@@ -15,7 +17,9 @@ use std::time::Duration;
 pub use key::{Algorithm, TokenKey};
 pub use live::Live;
 pub use pattern::{Pattern, Patterns};
+pub use proxy::Proxies;
 pub use publisher::{PublishKey, Publisher};
+pub use subnet::Subnet;
 pub use token::{Tokens, Verified, sign, unchecked};
 
 pub(crate) use token::MAX_TOKEN_BYTES;
@@ -31,6 +35,8 @@ pub enum Access {
     Open,
     /// By the token that each brings.
     Token(Tokens),
+    /// By what the web server in front says of each.
+    Proxy(Proxies),
 }
 
 /// What somebody may read, and until when.
@@ -77,6 +83,7 @@ impl Access {
                 let token = tokens.find(raw.headers, parameters.token(), may_use_cookie);
                 tokens.verify(&token.ok_or(RequestError::TokenMissing)?, raw.now)?.grant
             }
+            Self::Proxy(proxies) => proxies.grant(raw)?,
         };
         grant.check(channels)?;
         Ok(grant.until.map(|until| until.since(raw.now)))

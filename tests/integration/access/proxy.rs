@@ -1,0 +1,299 @@
+//! The web server in front decides: nginx asks an application, and hands its answer over to both programs.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use everpoll_tests::http::{self, Address};
+use everpoll_tests::{Daemon, EventStream, Fallback, TestDir, WebServer, sse, wait};
+
+use super::signer::now;
+use super::{Credential, TRANSPORTS, request, verdict};
+use crate::site::Store;
+
+/// After the end of a right nothing may come any more, later than this: a loaded machine delivers late what was sent in time.
+const LATE: f64 = 2.0;
+
+/// What the application answers to a session, after how many seconds that ends, and how often it was asked.
+#[derive(Clone, Default)]
+struct Session {
+    status: u16,
+    channels: Option<String>,
+    until: Option<String>,
+    lasts: Option<f64>,
+    asked: usize,
+}
+
+/// An application with sessions, by their cookie.
+#[derive(Clone, Default)]
+struct Application(Arc<Mutex<HashMap<String, Session>>>);
+
+impl Application {
+    /// Serves on a port of its own, until the test ends.
+    fn serve(&self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("there are ports");
+        let url = format!("http://{}/may-poll", listener.local_addr().expect("it listens"));
+        let this = self.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let mut session = String::new();
+                for line in
+                    BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty())
+                {
+                    if let Some(value) = line.strip_prefix("Cookie: session=") {
+                        session = value.to_owned();
+                    }
+                }
+                let _ = (&stream).write_all(this.answer(&session).as_bytes());
+            }
+        });
+        url
+    }
+
+    fn answer(&self, session: &str) -> String {
+        let mut sessions = self.0.lock().expect("nobody panics with it");
+        let Some(session) = sessions.get_mut(session) else {
+            return "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into();
+        };
+        session.asked += 1;
+        let lasts = session.lasts.map(|lasts| format!("{:.3}", now() + lasts));
+        let header = |name: &str, value: Option<&String>| {
+            value.map(|value| format!("X-Everpoll-{name}: {value}\r\n")).unwrap_or_default()
+        };
+        format!(
+            "HTTP/1.1 {} Told\r\nContent-Length: 0\r\nConnection: close\r\n{}{}\r\n",
+            session.status,
+            header("Channels", session.channels.as_ref()),
+            header("Until", session.until.as_ref().or(lasts.as_ref()))
+        )
+    }
+
+    fn set(&self, name: &str, session: Session) {
+        self.0.lock().expect("nobody panics with it").insert(name.to_owned(), session);
+    }
+
+    fn asked(&self, name: &str) -> usize {
+        self.0.lock().expect("nobody panics with it").get(name).map_or(0, |session| session.asked)
+    }
+}
+
+fn grants(channels: &str) -> Session {
+    Session { status: 200, channels: Some(channels.to_owned()), ..Session::default() }
+}
+
+/// The shipped configuration with its comments done: the application is asked. With `cached`, its answers are kept so long.
+fn nginx(daemon: &Address, fallback: &Address, application: &str, cached: Option<&str>) -> WebServer {
+    WebServer::nginx_with(daemon, fallback, |config| {
+        let lines = config.lines().map(|line| {
+            let text = line.trim_start();
+            let belongs = text.starts_with("#auth_request")
+                || text.starts_with("#location")
+                || text.starts_with("#    ")
+                || text == "#}";
+            if belongs && !text.contains("include") { text[1..].to_owned() } else { line.to_owned() }
+        });
+        let config: String = lines.map(|line| line + "\n").collect();
+        let config = config.replace("http://127.0.0.1:8000/may-poll", application);
+        match cached {
+            None => config,
+            Some(time) => config
+                .replace("#proxy_cache", "proxy_cache")
+                .replace("#proxy_ignore_headers", "proxy_ignore_headers")
+                .replace("/var/cache/nginx/everpoll", "cache")
+                .replace("28s", time),
+        }
+    })
+}
+
+/// Both programs, each behind an nginx that asks the application. Fields are dropped from top to bottom.
+struct Asked {
+    to_daemon: WebServer,
+    to_fallback: WebServer,
+    application: Application,
+    _fallback: Fallback,
+    daemon: Daemon,
+    _store: Store,
+    directory: TestDir,
+}
+
+impl Asked {
+    fn with(cached: Option<&str>, recheck: &str) -> Self {
+        let (store, directory) = (Store::sqlite(), TestDir::new());
+        let socket = |name: &str| Address::Unix(directory.join(name));
+        let daemon = Daemon::on(store.url())
+            .at(&socket("daemon.sock"))
+            .setting("EVERPOLL_ACCESS", "proxy")
+            .setting("EVERPOLL_ACCESS_RECHECK", recheck);
+        let fallback = Fallback::on(store.url()).setting("EVERPOLL_ACCESS", "proxy");
+        let (daemon, fallback) = (daemon.start(), fallback.start());
+        let application = Application::default();
+        let url = application.serve();
+        let to_daemon = nginx(daemon.address(), fallback.address(), &url, cached);
+        let to_fallback = nginx(&socket("nobody.sock"), fallback.address(), &url, cached);
+        Self { to_daemon, to_fallback, application, _fallback: fallback, daemon, _store: store, directory }
+    }
+
+    fn doors(&self) -> [(&'static str, &Address); 2] {
+        [("daemon", self.to_daemon.address()), ("fallback", self.to_fallback.address())]
+    }
+}
+
+fn session(name: &str) -> Credential {
+    Credential::default().and("Cookie", format!("session={name}"))
+}
+
+#[test]
+fn application_decides_on_each_transport_for_both_programs_and_clients_cannot_pretend() {
+    let asked = Asked::with(None, "30");
+    let application = &asked.application;
+    for channel in ["cheese", "shop-1", "wine", "k\u{e4}se"] {
+        asked.daemon.publish(&format!(r#"{{"channel":"{channel}","type":"made","data":"gouda"}}"#));
+    }
+    application.set("shop", grants("cheese, shop-*,k%C3%A4se"));
+    application.set("all", grants("*"));
+    application.set("silent", Session { status: 200, ..Session::default() });
+    application.set("odd", grants("a*b"));
+    application.set("latin", grants("k%E4se"));
+    application.set("over", Session { lasts: Some(-1.0), ..grants("*") });
+    application.set("soon", Session { lasts: Some(60.0), ..grants("*") });
+    application.set("when", Session { until: Some("tomorrow".into()), ..grants("*") });
+    let forged = |name: &str| {
+        session(name)
+            .and("X-Everpoll-Channels", "*".into())
+            .and("X_Everpoll_Channels", "*".into())
+            .and("X-Everpoll-Until", "9999999999".into())
+    };
+    let cases = [
+        ("a channel", session("shop"), "cheese", "ok"),
+        ("a pattern", session("shop"), "shop-1", "ok"),
+        ("an encoded name", session("shop"), "k%C3%A4se", "ok"),
+        ("several", session("shop"), "cheese,shop-1", "ok"),
+        ("another", session("shop"), "wine", "channel_forbidden"),
+        ("one of several", session("shop"), "cheese,wine", "channel_forbidden"),
+        ("all", session("all"), "wine", "ok"),
+        ("no header", session("silent"), "cheese", "access_missing"),
+        ("a pattern that is none", session("odd"), "cheese", "access_malformed"),
+        ("no UTF-8", session("latin"), "cheese", "access_malformed"),
+        ("over", session("over"), "cheese", "access_expired"),
+        ("not over", session("soon"), "cheese", "ok"),
+        ("an end that is none", session("when"), "cheese", "access_malformed"),
+        ("forged, with less", forged("shop"), "wine", "channel_forbidden"),
+        ("forged, with nothing", forged("silent"), "cheese", "access_missing"),
+        ("forged, and over", forged("over"), "cheese", "access_expired"),
+    ];
+    for (name, credential, channels, expected) in &cases {
+        for transport in TRANSPORTS {
+            for (door, address) in asked.doors() {
+                let request = request(transport, channels, credential);
+                let (code, text) = verdict(door, transport, address, &request);
+                assert_eq!(code, *expected, "{name}, {transport}, {door}: {text}");
+            }
+        }
+    }
+    // Who has no session does not get past nginx.
+    for (door, address) in asked.doors() {
+        assert_eq!(request("short-poll", "cheese", &forged("nobody")).send(address).status, 403, "{door}");
+    }
+}
+
+#[test]
+fn header_counts_from_listed_peers_only() {
+    for (peers, expected) in
+        [("none", "access_untrusted"), ("10.0.0.0/8", "access_untrusted"), ("127.0.0.0/8", "ok")]
+    {
+        let store = Store::sqlite();
+        let daemon = Daemon::on(store.url())
+            .setting("EVERPOLL_ACCESS", "proxy")
+            .setting("EVERPOLL_ACCESS_PEERS", peers);
+        let daemon = daemon.start();
+        // A poll of an empty log would be held, so there is something in it.
+        daemon.publish(r#"{"channel":"cheese","type":"made","data":"gouda"}"#);
+        let by = Credential::default().and("X-Everpoll-Channels", "cheese".into());
+        for transport in TRANSPORTS {
+            let (code, text) =
+                verdict("daemon", transport, daemon.address(), &request(transport, "cheese", &by));
+            assert_eq!(code, expected, "{peers}, {transport}: {text}");
+        }
+    }
+}
+
+#[test]
+fn lost_rights_end_what_is_held_and_the_application_is_asked_now_and_then() {
+    // The shipped recipe, with shorter times: kept for 2 s instead of 28 s, and over after 4 s instead of 30 s.
+    let (lasts, asked) = (4.0, Asked::with(Some("2s"), "30"));
+    for reader in ["poll", "stream", "fallback"] {
+        asked.application.set(reader, Session { lasts: Some(lasts), ..grants("cheese") });
+    }
+    asked.daemon.publish(r#"{"channel":"cheese","type":"made","data":0}"#);
+    let stop = AtomicBool::new(false);
+    let [(_, daemon), (_, fallback)] = asked.doors();
+    let began = now();
+    let poll = |name: &'static str, address: &Address| {
+        let (mut last, mut polls, mut cursor) = (0.0, 0, 0);
+        loop {
+            let target = format!("/e/cheese?last_event_id={cursor}");
+            let reply = http::get(&target).header("Cookie", &format!("session={name}")).send(address);
+            if reply.status == 403 {
+                return (last, polls);
+            }
+            if !reply.events().is_empty() {
+                last = now();
+            }
+            (cursor, polls) = (reply.cursor(), polls + 1);
+        }
+    };
+    let follow = |address: &Address| {
+        let (mut last, mut ends, mut cursor) = (0.0, 0, 0);
+        loop {
+            let request = sse::get(&format!("/e/cheese?last_event_id={cursor}"));
+            let mut stream = EventStream::open(address, &request.header("Cookie", "session=stream"));
+            if stream.head.status == 403 {
+                return (last, ends);
+            }
+            while let Some(event) = stream.try_next(wait::PATIENCE).expect("it goes on") {
+                match &*event.kind {
+                    "made" => (last, cursor) = (now(), event.id()),
+                    "everpoll:end" => assert_eq!(event.json()["reason"], "expired"),
+                    _ => {}
+                }
+            }
+            ends += 1;
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                asked.daemon.publish(r#"{"channel":"cheese","type":"made","data":1}"#);
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let polls = scope.spawn(move || poll("poll", daemon));
+        let streams = scope.spawn(move || follow(daemon));
+        let short = scope.spawn(move || poll("fallback", fallback));
+        // Long enough for a stream to end and begin again.
+        wait::until("the application was asked again", wait::PATIENCE, || {
+            ["poll", "stream", "fallback"].iter().all(|name| asked.application.asked(name) >= 3)
+        });
+        let counts = ["poll", "stream", "fallback"].map(|name| asked.application.asked(name));
+        for name in ["poll", "stream", "fallback"] {
+            asked.application.0.lock().expect("nobody panics with it").remove(name);
+        }
+        let revoked = now();
+        for (name, reader) in [("poll", polls), ("stream", streams), ("fallback", short)] {
+            let (last, requests) = reader.join().expect("it reads");
+            println!("{name}: {requests} requests, the last event {:.2} s after the end", last - revoked);
+            assert!(last > began && last < revoked + lasts + LATE, "{name}: {:.2} s late", last - revoked);
+            assert!(requests > 1, "{name} asked only {requests} times");
+        }
+        // Whoever polls with each event is asked about no more often than the answers are kept.
+        let most = ((revoked - began) / 2.0).ceil() as usize + 1;
+        println!("asked {counts:?} times in {:.1} s", revoked - began);
+        assert!(counts.iter().all(|count| *count <= most), "{counts:?} of {most}");
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(asked.directory.path().exists());
+}
