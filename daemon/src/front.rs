@@ -17,6 +17,7 @@ use everpoll_protocol::{
     Ended, Flavor, Head, Place, PollRequest, RawRequest, Reconnect, Reply, Request, RequestError, ServeError,
     Wire,
 };
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::warn;
 
@@ -27,6 +28,7 @@ use crate::metrics::{COUNTS, Limit, Way};
 use crate::server::{self, Counted, Server};
 use crate::service;
 use crate::stream::Stream;
+use crate::tls::Greeting;
 use crate::transport::feed::Follower;
 use crate::transport::long_poll::{self, Turn};
 use crate::transport::{Connection, eventsource, padded, websocket};
@@ -83,6 +85,10 @@ async fn accept_all(listener: &mut Listener, server: &Arc<Server>) {
                     continue;
                 }
                 COUNTS.accepted.one();
+                let stream = match stream {
+                    Stream::Tcp(stream) if server.tls.is_some() => Stream::Fresh(stream),
+                    stream => stream,
+                };
                 if let Ok(socket) = stream.into_socket() {
                     // Now and not by whoever serves it later: a daemon that stops waits for all of them.
                     server.connections.fetch_add(1, Ordering::SeqCst);
@@ -101,6 +107,10 @@ async fn accept_all(listener: &mut Listener, server: &Arc<Server>) {
 
 /// Tells a client that there is no room for it. What does not fit into the socket's empty buffer is not waited for.
 fn send_away(stream: &Stream, server: &Server) {
+    // With TLS, it would take a handshake to tell it; it sees the end of the connection.
+    if server.tls.is_some() && matches!(stream, Stream::Tcp(_)) {
+        return;
+    }
     let reconnect_in = server.reconnect_in(Reconnect::ShortPoll);
     let reply = Reply::serve_error(ServeError::Overloaded, reconnect_in, false);
     let _ = stream.write_now(&to_bytes(&reply, Connection { keep_alive: false, http10: false }));
@@ -168,14 +178,43 @@ pub(crate) async fn end_stream(stream: Stream, server: Arc<Server>, last: Option
     }
 }
 
-async fn run(stream: Stream, buffer: Vec<u8>, held: Option<Box<Held>>, server: Arc<Server>) {
+async fn run(stream: Stream, mut buffer: Vec<u8>, held: Option<Box<Held>>, server: Arc<Server>) {
     let counted = Counted::already(&server.connections);
-    if let Some((stream, wants)) = serve_until_it_waits(stream, buffer, held, &server).await
+    let (stream, is_new) = match stream {
+        Stream::Fresh(stream) => match Box::pin(greet(stream, &server)).await {
+            Some(stream) => (stream, true),
+            None => return,
+        },
+        stream => (stream, false),
+    };
+    if is_new && read_some(&stream, &mut buffer).is_err() {
+        return;
+    }
+    let waits = match is_new && buffer.is_empty() {
+        true => Some((stream, Wants::Request { first: true })),
+        false => serve_until_it_waits(stream, buffer, held, &server).await,
+    };
+    if let Some((stream, wants)) = waits
         && let Ok(socket) = stream.into_socket()
     {
         // It stays open.
         std::mem::forget(counted);
         server.hub.lots().park(socket, wants);
+    }
+}
+
+/// Lets a new connection begin with TLS; `None` when it is of no use any more.
+async fn greet(stream: TcpStream, server: &Server) -> Option<Stream> {
+    let tls = server.tls.as_ref()?;
+    match tls.greet(stream, server.patience.head).await {
+        Greeting::Secured(secured) => Some(Stream::Tls(secured)),
+        Greeting::Plain(stream) => {
+            if let Read::Refuse(bytes) = refusal(&RequestError::TlsExpected) {
+                refuse(&Stream::Tcp(stream), &bytes, server).await;
+            }
+            None
+        }
+        Greeting::Broken => None,
     }
 }
 

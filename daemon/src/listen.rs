@@ -138,6 +138,11 @@ impl Listener {
         (0..handed.len()).map(|index| inherited(&mut handed, index, settings)).collect()
     }
 
+    /// Whether it is a TCP port.
+    pub(crate) fn is_tcp(&self) -> bool {
+        matches!(self.socket, Accepting::Tcp(_))
+    }
+
     /// Whether only this machine can reach it.
     pub(crate) fn is_local(&self) -> bool {
         match &self.socket {

@@ -30,6 +30,7 @@ use crate::hub::{Wake, lock};
 use crate::metrics::COUNTS;
 use crate::server::Server;
 use crate::stream::is_local;
+use crate::tls::Secured;
 use crate::transport::Connection;
 
 /// All lots of a daemon; connections are dealt out in turn.
@@ -186,32 +187,48 @@ pub(crate) enum Socket {
     Tcp(TcpStream),
     /// From a unix socket.
     Unix(UnixStream),
+    /// From a TCP port that speaks TLS, before it has.
+    Fresh(TcpStream),
+    /// From a TCP port, with TLS.
+    Tls(Secured<TcpStream>),
 }
 
 impl Socket {
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         COUNTS.watch(match self {
-            Self::Tcp(stream) => Read::read(&mut &*stream, buffer),
+            Self::Tcp(stream) | Self::Fresh(stream) => Read::read(&mut &*stream, buffer),
             Self::Unix(stream) => Read::read(&mut &*stream, buffer),
+            Self::Tls(secured) => secured.read_now(buffer),
         })
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         COUNTS.watch(match self {
-            Self::Tcp(stream) => Write::write(&mut &*stream, bytes),
+            Self::Tcp(stream) | Self::Fresh(stream) => Write::write(&mut &*stream, bytes),
             Self::Unix(stream) => Write::write(&mut &*stream, bytes),
+            Self::Tls(secured) => secured.write_now(bytes),
         })
+    }
+
+    /// Whether a task has to serve what comes, whatever it is.
+    fn is_fresh(&self) -> bool {
+        matches!(self, Self::Fresh(_))
+    }
+
+    /// Whether there is something to read of which the system knows nothing any more.
+    fn has_plaintext(&self) -> bool {
+        matches!(self, Self::Tls(secured) if secured.has_plaintext())
     }
 
     /// Whether the other end is this machine, and its address.
     fn peer(&self) -> (bool, Option<IpAddr>) {
-        match self {
-            Self::Tcp(stream) => {
-                let peer = stream.peer_addr().ok().map(|peer| peer.ip());
-                (is_local(peer), peer)
-            }
-            Self::Unix(_) => (true, None),
-        }
+        let stream = match self {
+            Self::Tcp(stream) | Self::Fresh(stream) => stream,
+            Self::Tls(secured) => secured.socket(),
+            Self::Unix(_) => return (true, None),
+        };
+        let peer = stream.peer_addr().ok().map(|peer| peer.ip());
+        (is_local(peer), peer)
     }
 
     fn watch(&self, registry: &mio::Registry, token: mio::Token) -> io::Result<()> {
@@ -225,8 +242,9 @@ impl Socket {
     fn with_source<T>(&self, call: impl FnOnce(&mut SourceFd<'_>) -> T) -> T {
         use std::os::fd::AsRawFd;
         let number = match self {
-            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Tcp(stream) | Self::Fresh(stream) => stream.as_raw_fd(),
             Self::Unix(stream) => stream.as_raw_fd(),
+            Self::Tls(secured) => secured.socket().as_raw_fd(),
         };
         call(&mut SourceFd(&number))
     }

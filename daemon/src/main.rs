@@ -23,6 +23,7 @@ mod server;
 mod service;
 mod stream;
 mod tailer;
+mod tls;
 mod transport;
 mod wakeup;
 mod window;

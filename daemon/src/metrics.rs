@@ -52,6 +52,10 @@ impl Count {
 pub(crate) struct Counts {
     /// Connections that were accepted.
     pub(crate) accepted: Count,
+    /// Handshakes of TLS that came to an end.
+    pub(crate) handshakes: Count,
+    /// Those that did not.
+    pub(crate) handshakes_failed: Count,
     /// By [`Way`]: requests that came.
     pub(crate) requests: [Count; Way::ALL.len()],
     /// By [`Way`]: events that were written to clients.
@@ -135,6 +139,8 @@ impl Counts {
     const fn new() -> Self {
         Self {
             accepted: Count::new(),
+            handshakes: Count::new(),
+            handshakes_failed: Count::new(),
             requests: [const { Count::new() }; Way::ALL.len()],
             deliveries: [const { Count::new() }; Way::ALL.len()],
             questions: Count::new(),

@@ -20,6 +20,7 @@ use crate::hub::Wake;
 use crate::listen::{Listener, somebody_listens};
 use crate::pages::Pages;
 use crate::server::{Patience, Server};
+use crate::tls::Tls;
 
 /// How often it is looked whether what is waited for has happened: the window filled, all requests answered.
 const LOOK: Duration = Duration::from_millis(20);
@@ -47,6 +48,7 @@ async fn serve(settings: &Settings, handed: ListenFd) -> Result<()> {
     // Before anything else, so that no signal ends the process halfway.
     let mut signals =
         Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+    let tls = settings.tls.as_ref().map(|(certificate, key)| Tls::read(certificate, key)).transpose()?;
     let mut listeners = Listener::inherited(handed, settings)?;
     let takes_over = listeners.is_empty() && settings.reuse_port && somebody_listens(&settings.listen).await;
     if listeners.is_empty() && !takes_over {
@@ -96,11 +98,20 @@ async fn serve(settings: &Settings, handed: ListenFd) -> Result<()> {
         backend.health.clone(),
     );
     server.pages = Pages::new(settings.probe, settings.demo, connections_max);
+    server.tls = tls.map(Arc::new);
     let server = Arc::new(server);
     backend.attend(&server)?;
     let may_have_successor = listeners.iter().any(Listener::may_have_successor) && settings.reuse_port;
     for listener in &listeners {
-        info!(address = %listener.address(), connections_max, "listening");
+        let tls = server.tls.is_some() && listener.is_tcp();
+        info!(address = %listener.address(), connections_max, tls, "listening");
+    }
+    if let Some(tls) = server.tls.clone() {
+        if !listeners.iter().any(Listener::is_tcp) {
+            warn!("tls_certificate is set, and only unix sockets are listened on, which do not speak TLS");
+        }
+        // Without TLS, the signal ends the daemon, as it does any program that a terminal leaves behind.
+        tokio::spawn(tls.follow_files(signal(SignalKind::hangup())?));
     }
     let mut doors: JoinSet<bool> =
         listeners.into_iter().map(|listener| front::accept(listener, server.clone())).collect();

@@ -16,6 +16,7 @@ use crate::pages::Pages;
 use crate::publish::Publishing;
 use crate::replies::Replies;
 use crate::seats::Seats;
+use crate::tls::Tls;
 use crate::transport::Streams;
 use crate::window::Window;
 
@@ -55,6 +56,8 @@ pub(crate) struct Server {
     pub(crate) health: Arc<Health>,
     /// The self-test and the demo, as far as they are switched on.
     pub(crate) pages: Pages,
+    /// Certificate and key, where TCP ports speak TLS.
+    pub(crate) tls: Option<Arc<Tls>>,
     /// Open connections.
     pub(crate) connections: AtomicUsize,
     /// Requests that are read but not answered yet.
@@ -98,6 +101,7 @@ impl Server {
             streams: Streams::default(),
             health,
             pages,
+            tls: None,
             connections: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
             held: Default::default(),

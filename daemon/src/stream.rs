@@ -1,11 +1,11 @@
-//! A connection from TCP or a unix socket, and one whose first bytes were read already.
+//! A connection from TCP, with or without TLS, or a unix socket; and one whose first bytes were read already.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -16,6 +16,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use crate::lot::Socket;
 use crate::metrics::{COUNTS, Limit};
 use crate::server::Patience;
+use crate::tls::Secured;
 
 /// A client's connection.
 pub(crate) enum Stream {
@@ -23,13 +24,33 @@ pub(crate) enum Stream {
     Tcp(TcpStream),
     /// From a unix socket.
     Unix(UnixStream),
+    /// From a TCP port that speaks TLS, before it has.
+    Fresh(TcpStream),
+    /// From a TCP port, with TLS.
+    Tls(Secured<TcpStream>),
 }
 
+/// Without TLS, what is called for a socket; with it, the same for its session.
+macro_rules! each {
+    ($self:expr, $stream:ident => $call:expr, $secured:ident => $with_tls:expr) => {
+        match $self {
+            Stream::Tcp($stream) | Stream::Fresh($stream) => $call,
+            Stream::Unix($stream) => $call,
+            Stream::Tls($secured) => $with_tls,
+        }
+    };
+}
+
+/// Only the socket matters.
 macro_rules! either {
     ($self:expr, $stream:ident => $call:expr) => {
         match $self {
-            Stream::Tcp($stream) => $call,
+            Stream::Tcp($stream) | Stream::Fresh($stream) => $call,
             Stream::Unix($stream) => $call,
+            Stream::Tls(secured) => {
+                let $stream = secured.socket();
+                $call
+            }
         }
     };
 }
@@ -45,6 +66,8 @@ impl Stream {
         Ok(match socket {
             Socket::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream)?),
             Socket::Unix(stream) => Self::Unix(UnixStream::from_std(stream)?),
+            Socket::Fresh(stream) => Self::Fresh(TcpStream::from_std(stream)?),
+            Socket::Tls(secured) => Self::Tls(secured.map(TcpStream::from_std)?),
         })
     }
 
@@ -53,27 +76,28 @@ impl Stream {
         Ok(match self {
             Self::Tcp(stream) => Socket::Tcp(stream.into_std()?),
             Self::Unix(stream) => Socket::Unix(stream.into_std()?),
+            Self::Fresh(stream) => Socket::Fresh(stream.into_std()?),
+            Self::Tls(secured) => Socket::Tls(secured.map(TcpStream::into_std)?),
         })
     }
 
     /// Whether the other end is this machine.
     pub(crate) fn peer_is_local(&self) -> bool {
-        match self {
-            Self::Tcp(_) => is_local(self.peer()),
-            Self::Unix(_) => true,
-        }
+        matches!(self, Self::Unix(_)) || is_local(self.peer())
     }
 
     /// The address of the other end; a unix socket has none.
     pub(crate) fn peer(&self) -> Option<IpAddr> {
         match self {
-            Self::Tcp(stream) => stream.peer_addr().ok().map(|peer| peer.ip()),
+            Self::Tcp(stream) | Self::Fresh(stream) => Some(stream),
+            Self::Tls(secured) => Some(secured.socket()),
             Self::Unix(_) => None,
         }
+        .and_then(|stream| Some(stream.peer_addr().ok()?.ip()))
     }
 
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        either!(self, stream => stream.readable().await)
+        poll_fn(|context| self.poll_readable(context)).await
     }
 
     pub(crate) async fn writable(&self) -> io::Result<()> {
@@ -81,17 +105,17 @@ impl Stream {
     }
 
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        COUNTS.watch(either!(self, stream => stream.try_read(buffer)))
+        COUNTS.watch(each!(self, stream => stream.try_read(buffer), secured => secured.try_read(buffer)))
     }
 
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        COUNTS.watch(either!(self, stream => stream.try_write(bytes)))
+        COUNTS.watch(each!(self, stream => stream.try_write(bytes), secured => secured.try_write(bytes)))
     }
 
     /// Writes what the socket takes at once. Of one that has just come to its task, the reactor does not know yet that it takes
     /// something, and `try_write` would say that it does not; so this asks the socket itself.
     pub(crate) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
-        either!(self, stream => SockRef::from(stream).send(bytes))
+        each!(self, stream => SockRef::from(stream).send(bytes), secured => secured.write_now(bytes))
     }
 
     /// Writes all of `bytes`; an error also when the client takes nothing of it for too long, or when too much waits for
@@ -139,6 +163,9 @@ impl Stream {
 
     /// Ready when there is something to read, or the client has left.
     pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if matches!(self, Self::Tls(secured) if secured.has_plaintext()) {
+            return Poll::Ready(Ok(()));
+        }
         either!(self, stream => stream.poll_read_ready(context))
     }
 
@@ -233,8 +260,12 @@ impl AsyncRead for Rewound {
         }
         this.before = Vec::new();
         this.given = 0;
-        either!(&mut this.stream, stream => Pin::new(stream).poll_read(context, buffer))
-            .map(|read| COUNTS.watch(read))
+        each!(
+            &mut this.stream,
+            stream => Pin::new(stream).poll_read(context, buffer),
+            secured => poll_read_secured(secured, context, buffer)
+        )
+        .map(|read| COUNTS.watch(read))
     }
 }
 
@@ -245,7 +276,11 @@ impl AsyncWrite for Rewound {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        let written = either!(&mut this.stream, stream => Pin::new(stream).poll_write(context, bytes));
+        let written = each!(
+            &mut this.stream,
+            stream => Pin::new(stream).poll_write(context, bytes),
+            secured => poll_write_secured(secured, context, bytes)
+        );
         let written = written.map(|written| COUNTS.watch(written));
         let (Poll::Pending, Some(patience)) = (&written, this.patience) else {
             this.stalled = None;
@@ -259,10 +294,48 @@ impl AsyncWrite for Rewound {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(&mut self.stream, stream => Pin::new(stream).poll_flush(context))
+        // What a session owes is told as not written, so there is nothing that waits behind anybody's back.
+        each!(&mut self.stream, stream => Pin::new(stream).poll_flush(context), _secured => Poll::Ready(Ok(())))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(&mut self.stream, stream => Pin::new(stream).poll_shutdown(context))
+        each!(&mut self.stream, stream => Pin::new(stream).poll_shutdown(context), secured => {
+            secured.close();
+            Pin::new(secured.socket_mut()).poll_shutdown(context)
+        })
+    }
+}
+
+fn poll_read_secured(
+    secured: &Secured<TcpStream>,
+    context: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    loop {
+        if !secured.has_plaintext() {
+            ready!(secured.socket().poll_read_ready(context))?;
+        }
+        match secured.try_read(buffer.initialize_unfilled()) {
+            Ok(read) => {
+                buffer.advance(read);
+                return Poll::Ready(Ok(()));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+    }
+}
+
+fn poll_write_secured(
+    secured: &Secured<TcpStream>,
+    context: &mut Context<'_>,
+    bytes: &[u8],
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(secured.socket().poll_write_ready(context))?;
+        match secured.try_write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            written => return Poll::Ready(written),
+        }
     }
 }

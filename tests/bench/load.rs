@@ -7,6 +7,8 @@
 //!
 //! [`Watched::wait_until_quiet`]: crate::watch::Watched::wait_until_quiet
 
+mod tls;
+
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -32,6 +34,7 @@ pub(crate) struct Connection {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(tls::Secured),
 }
 
 /// A complete reply, and when it was.
@@ -95,6 +98,7 @@ impl Connection {
                 stream.set_nodelay(true)?;
                 Stream::Tcp(stream)
             }
+            Address::Tls(address, trust) => Stream::Tls(tls::Secured::open(*address, trust).await?),
             Address::Unix(path) => loop {
                 match UnixStream::connect(path).await {
                     Ok(stream) => break Stream::Unix(stream),
@@ -200,6 +204,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.readable().await,
             Self::Unix(stream) => stream.readable().await,
+            Self::Tls(stream) => stream.socket.readable().await,
         }
     }
 
@@ -207,6 +212,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.writable().await,
             Self::Unix(stream) => stream.writable().await,
+            Self::Tls(stream) => stream.socket.writable().await,
         }
     }
 
@@ -214,6 +220,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.try_read_buf(bytes),
             Self::Unix(stream) => stream.try_read_buf(bytes),
+            Self::Tls(stream) => stream.try_read(bytes),
         }
     }
 
@@ -221,6 +228,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),
             Self::Unix(stream) => stream.try_write(bytes),
+            Self::Tls(stream) => stream.try_write(bytes),
         }
     }
 }

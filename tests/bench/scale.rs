@@ -92,7 +92,9 @@ fn measure(clients: usize, figures: &mut Figures) -> Vec<usize> {
     let upstream = daemons.iter().map(|daemon| match daemon.address() {
         // Weights make the shares even: each one adds 160 places on the ring.
         Address::Unix(path) => format!("    server unix:{} max_fails=0 weight=20;\n", path.display()),
-        Address::Tcp(address) => format!("    server {address} max_fails=0 weight=20;\n"),
+        Address::Tcp(address) | Address::Tls(address, _) => {
+            format!("    server {address} max_fails=0 weight=20;\n")
+        }
     });
     let upstream: String = upstream.collect();
     let first = format!("    server unix:{} max_fails=0;\n", sockets.join("daemon-0.sock").display());

@@ -207,7 +207,7 @@ pub(crate) fn subscription(transport: Transport, channel: &str, number: usize) -
 /// The address, which is not that of a unix socket.
 pub(crate) fn tcp(address: &Address) -> SocketAddr {
     match address {
-        Address::Tcp(address) => *address,
+        Address::Tcp(address) | Address::Tls(address, _) => *address,
         Address::Unix(path) => panic!("clients of the benchmark use TCP, not {}", path.display()),
     }
 }

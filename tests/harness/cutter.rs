@@ -180,7 +180,7 @@ impl Shared {
 
     async fn connect(&self) -> io::Result<Box<dyn Io>> {
         Ok(match &self.origin {
-            Address::Tcp(address) => {
+            Address::Tcp(address) | Address::Tls(address, _) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
                 Box::new(stream)

@@ -6,6 +6,7 @@
 //! Settings go in as `EVERPOLL_*` variables; none is inherited from whoever runs the tests.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::OnceLock;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use crate::http::{self, Address, Reply};
 use crate::process::{self, Process};
+use crate::tls::Certificate;
 use crate::{TestDir, disk, ports, wait};
 
 /// What a program is to be started with.
@@ -106,6 +108,15 @@ macro_rules! start_methods {
 
 impl DaemonStart {
     start_methods!();
+
+    /// Speaks TLS with this certificate, on a port of its own.
+    #[must_use]
+    pub fn tls(self, certificate: &Certificate) -> Self {
+        let address = (Ipv4Addr::LOCALHOST, ports::free()).into();
+        self.setting("EVERPOLL_TLS_CERTIFICATE", certificate.chain.display())
+            .setting("EVERPOLL_TLS_KEY", certificate.key.display())
+            .at(&Address::Tls(address, certificate.trust.clone()))
+    }
 
     /// Starts it and waits until it is ready.
     ///

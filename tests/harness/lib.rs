@@ -36,6 +36,7 @@ pub mod redis;
 pub mod script;
 pub mod sse;
 pub mod stub;
+pub mod tls;
 pub mod wait;
 pub mod web;
 pub mod websocket;

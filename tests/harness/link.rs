@@ -178,7 +178,7 @@ async fn serve(client: TcpStream, server: Address, mut state: watch::Receiver<St
         return;
     }
     match server {
-        Address::Tcp(address) => {
+        Address::Tcp(address) | Address::Tls(address, _) => {
             let Ok(server) = TcpStream::connect(address).await else { return };
             let _ = (server.set_nodelay(true), server.set_zero_linger());
             run(client, server, &state, &shared).await;

@@ -57,7 +57,7 @@ impl WebServer {
         edit_main: impl Fn(&str) -> String,
     ) -> Self {
         let socket = |address: &Address| match address {
-            Address::Tcp(address) => format!("server {address} "),
+            Address::Tcp(address) | Address::Tls(address, _) => format!("server {address} "),
             Address::Unix(path) => format!("server unix:{} ", path.display()),
         };
         let main = read("nginx/everpoll.conf");
@@ -251,7 +251,9 @@ impl Places {
     fn put_into(&self, snippet: &str) -> String {
         let path = |address: &Option<Address>| match address {
             Some(Address::Unix(path)) => path.display().to_string(),
-            Some(Address::Tcp(address)) => panic!("the recipes use unix sockets, not {address}"),
+            Some(Address::Tcp(address) | Address::Tls(address, _)) => {
+                panic!("the recipes use unix sockets, not {address}")
+            }
             None => String::new(),
         };
         let program = self.programs.join("everpoll-fallback");

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use everpoll_tests::cutter::Mode;
+use everpoll_tests::tls::Authority;
 use everpoll_tests::{Cutter, Daemon, Script, Sqlite, everpoll, wait};
 use serde_json::json;
 
@@ -43,6 +44,16 @@ fn ws_of_npm_misses_nothing() {
 #[test]
 fn websockets_of_pypi_misses_nothing() {
     play(python("websockets_client.py"));
+}
+
+#[test]
+fn websockets_of_pypi_misses_nothing_over_tls() {
+    play_over_tls(python("websockets_client.py"));
+}
+
+#[test]
+fn httpx_sse_of_pypi_misses_nothing_over_tls() {
+    play_over_tls(python("httpx_sse_client.py"));
 }
 
 /// Python with the packages that `tests/run` installed.
@@ -83,8 +94,22 @@ struct Scene {
 fn play(script: Script) {
     let log = Sqlite::new();
     let daemon = Daemon::on(log.url()).start();
+    play_on(log, daemon, "http", script);
+}
+
+/// The same where the daemon faces the client itself.
+#[track_caller]
+fn play_over_tls(script: Script) {
+    let (log, authority) = (Sqlite::new(), Authority::new());
+    let daemon = Daemon::on(log.url()).tls(&authority.sign("server")).start();
+    // What Python's clients take for the roots of the world.
+    play_on(log, daemon, "https", script.env("SSL_CERT_FILE", authority.root().display()));
+}
+
+#[track_caller]
+fn play_on(log: Sqlite, daemon: Daemon, scheme: &str, script: Script) {
     let network = Cutter::before(daemon.address(), Mode::Pass);
-    let url = format!("http://{}/e/cheese/foreign", network.address());
+    let url = format!("{scheme}://{}/e/cheese/foreign", network.address());
     let mut scene = Scene { log, daemon, network, published: Vec::new() };
     let mut received = None;
     script.with("url", url).run(|command| match command.split_once(' ') {

@@ -105,6 +105,8 @@ mod rolling;
 mod site;
 /// Thousands who come back at once.
 mod storm;
+/// The daemon faces clients itself, with TLS.
+mod tls;
 /// The checker: what it finds, and what it does not.
 mod verify;
 /// Wake-ups from the database that stop coming.

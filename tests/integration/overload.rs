@@ -204,6 +204,6 @@ fn metric(address: &Address, name: &str) -> u64 {
 fn tcp(connection: &mut Connection) -> SockRef<'_> {
     match connection.stream() {
         http::Stream::Tcp(stream) => SockRef::from(&*stream),
-        http::Stream::Unix(_) => panic!("the daemon listens on TCP here"),
+        _ => panic!("the daemon listens on TCP here"),
     }
 }

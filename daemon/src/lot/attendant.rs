@@ -215,6 +215,10 @@ impl Attendant {
                 self.hold(server, entry, *held, until);
             }
         }
+        // What was decrypted already is told by nobody.
+        if self.parked(entry).is_some_and(|parked| parked.socket.has_plaintext()) {
+            self.readable(server, entry, false);
+        }
     }
 
     /// A connection without a request has so long to begin one.
@@ -305,6 +309,9 @@ impl Attendant {
     /// Reads a request, and serves it if that is simple.
     fn request(&mut self, server: &Arc<Server>, entry: u32) {
         let Some(parked) = self.parked(entry) else { return };
+        if parked.socket.is_fresh() {
+            return self.hand_over(server, entry, Vec::new());
+        }
         let mut some = [0; READ];
         let read = match parked.socket.read(&mut some) {
             Ok(0) => return self.close(server, entry),
@@ -314,6 +321,10 @@ impl Attendant {
             Err(_) => return self.close(server, entry),
         };
         let bytes = &some[..read];
+        if read == READ {
+            // There may be more, of which nobody tells again.
+            return self.hand_over(server, entry, bytes.to_vec());
+        }
         match simple(bytes, &parked.socket, server) {
             Some(Simple::Poll(held)) => self.begin(server, entry, held),
             Some(Simple::Stream(request, connection)) => {

@@ -87,6 +87,8 @@ fn connections(server: &Server, page: &mut Page<'_>) -> fmt::Result {
     page.gauge("connections", "Open connections", now(&server.connections))?;
     page.gauge("connections_max", "Most connections at once", server.patience.connections_max as u64)?;
     page.counter("connections_accepted", "Connections that were accepted", COUNTS.accepted.get())?;
+    let handshakes = [("done", COUNTS.handshakes.get()), ("failed", COUNTS.handshakes_failed.get())];
+    page.counters("tls_handshakes", "Handshakes of TLS", ("result", &handshakes))?;
     page.counter("ghosts", "Connections whose client had vanished without a word", COUNTS.ghosts.get())?;
     page.gauge("requests_in_hand", "Requests that are read and not answered yet", now(&server.busy))?;
     let held: Vec<_> = Way::ALL.iter().map(|(way, name)| (*name, now(&server.held[*way as usize]))).collect();

@@ -183,6 +183,8 @@ pub enum RequestError {
     HeadMalformed { reason: String },
     #[error("request head did not arrive within {seconds} s; send it again, faster")]
     HeadTimeout { seconds: u64 },
+    #[error("this port speaks HTTPS, and the request came without TLS; ask for https:// instead of http://")]
+    TlsExpected,
 }
 
 /// Why a request was not served, by whose fault.
@@ -304,6 +306,7 @@ impl RequestError {
             Self::HeadTooLarge { .. } => "head_too_large",
             Self::HeadMalformed { .. } => "head_malformed",
             Self::HeadTimeout { .. } => "head_timeout",
+            Self::TlsExpected => "tls_expected",
         }
     }
 }

@@ -59,6 +59,26 @@ pub const KEYS: &[Key] = &[
         secret: false,
     },
     Key {
+        name: "tls_certificate",
+        variable: "EVERPOLL_TLS_CERTIFICATE",
+        default: "none",
+        form: "path of a PEM file",
+        meaning: "The certificate with which the daemon's TCP ports speak TLS, and those between it and the root, the server's own \
+                  first; tls_key beside it. Unix sockets do not speak TLS.",
+        advice: "Read again within seconds when it has changed, and on SIGHUP; a new pair that does not fit is told in the \
+                 diagnostics, and the old one goes on. Without TLS a web server in front has to have it.",
+        secret: false,
+    },
+    Key {
+        name: "tls_key",
+        variable: "EVERPOLL_TLS_KEY",
+        default: "none",
+        form: "path of a PEM file",
+        meaning: "The private key of tls_certificate, without a passphrase.",
+        advice: "The daemon's user must be able to read it, and nobody else should.",
+        secret: false,
+    },
+    Key {
         name: "database_url",
         variable: "EVERPOLL_DATABASE_URL",
         default: "sqlite:./everpoll.db",

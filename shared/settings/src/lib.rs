@@ -20,7 +20,7 @@ mod source;
 mod value;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use keyring::{KeysFile, NamedKey};
@@ -51,6 +51,8 @@ pub struct Settings {
     pub reuse_port: bool,
     /// Permissions of a unix socket that a program makes, 0–0o777. Default: 0o660.
     pub socket_mode: u32,
+    /// Certificate and key for TCP ports, both PEM files. Default: `None`, without TLS.
+    pub tls: Option<(PathBuf, PathBuf)>,
     /// Where the log is. Default: `sqlite:./everpoll.db`.
     pub database_url: DatabaseUrl,
     /// Redis, when it is to wake the daemon up as well. Default: `None`.
@@ -170,6 +172,7 @@ impl Default for Settings {
             listen: Listen::Tcp { host: "127.0.0.1".into(), port: 8377 },
             reuse_port: false,
             socket_mode: 0o660,
+            tls: None,
             database_url: DatabaseUrl::new("sqlite:./everpoll.db"),
             redis_url: None,
             database_connections: 4,
@@ -416,6 +419,7 @@ impl Settings {
             listen: sources.take("listen", Listen::parse).unwrap_or(is.listen),
             reuse_port: sources.take("reuse_port", flag).unwrap_or(is.reuse_port),
             socket_mode: sources.take("socket_mode", mode).unwrap_or(is.socket_mode),
+            tls: tls(sources),
             database_url: sources.take("database_url", DatabaseUrl::parse).unwrap_or(is.database_url),
             redis_url: sources.take("redis_url", redis).unwrap_or(is.redis_url),
             database_connections: sources
@@ -483,6 +487,21 @@ impl Settings {
             log: sources.take("log", log).unwrap_or(is.log),
             log_format: sources.take("log_format", log_format).unwrap_or(is.log_format),
             access_is_written: access.is_some() || sources.has("access"),
+        }
+    }
+}
+
+/// Certificate and key belong together.
+fn tls(sources: &mut Sources) -> Option<(PathBuf, PathBuf)> {
+    let mut file = |name| sources.take(name, |text| Ok(PathBuf::from(text)));
+    match (file("tls_certificate"), file("tls_key")) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        (Some(_), None) => {
+            sources.complain("tls_certificate", "wants tls_key beside it, the file with its private key")
+        }
+        (None, Some(_)) => {
+            sources.complain("tls_key", "wants tls_certificate beside it, the file with its certificate")
         }
     }
 }

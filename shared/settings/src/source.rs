@@ -56,6 +56,14 @@ impl Sources {
         }
     }
 
+    /// Adds what is wrong with a value beside others.
+    pub(crate) fn complain<T>(&mut self, name: &str, wrong: &str) -> Option<T> {
+        if let Some(raw) = self.raw.get(name) {
+            self.problems.push(format!("{} {wrong}", raw.said));
+        }
+        None
+    }
+
     /// Whether a key is set, rightly or wrongly.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.raw.contains_key(name)

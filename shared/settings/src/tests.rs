@@ -173,6 +173,8 @@ fn defaults_of_the_table_are_those_of_the_program() {
     assert_eq!(
         none,
         [
+            "tls_certificate",
+            "tls_key",
             "redis_url",
             "access_peers",
             "token_keys",
@@ -202,6 +204,16 @@ fn publishing_keys_are_tables_of_the_file_or_a_variable() {
     assert!(!text.contains("geheim"), "{text}");
     let channel = |name| Channel::parse(name).unwrap();
     assert!(settings.key_for(&channel("shop-1")).is_some() && settings.key_for(&channel("crm")).is_none());
+}
+
+#[test]
+fn certificate_and_key_go_together() {
+    let both = load("tls_certificate = '/etc/cert.pem'\ntls_key = '/etc/key.pem'", &[]).unwrap();
+    assert_eq!(both.tls, Some(("/etc/cert.pem".into(), "/etc/key.pem".into())));
+    let one = wrong("tls_certificate = '/etc/cert.pem'", &[]);
+    assert!(one.contains("wants tls_key beside it"), "{one}");
+    let other = wrong("", &[("EVERPOLL_TLS_KEY", "/etc/key.pem")]);
+    assert!(other.contains("EVERPOLL_TLS_KEY=\"/etc/key.pem\" wants tls_certificate beside it"), "{other}");
 }
 
 #[test]

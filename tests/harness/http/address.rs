@@ -1,4 +1,4 @@
-//! Where a server listens, and connections to it, of either kind.
+//! Where a server listens, and connections to it, of each kind.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -7,7 +7,10 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls::{ClientConnection, StreamOwned};
+
 use super::REPLY_DEADLINE;
+use crate::tls::Trust;
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A unix socket.
     Unix(PathBuf),
+    /// TCP with TLS.
+    Tls(SocketAddr, Trust),
 }
 
 impl Address {
@@ -36,6 +41,12 @@ impl Address {
                 Stream::Tcp(stream)
             }
             Self::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
+            Self::Tls(address, trust) => {
+                let stream = TcpStream::connect_timeout(address, Duration::from_secs(10))?;
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(REPLY_DEADLINE))?;
+                Stream::Tls(Box::new(trust.greet(stream)?))
+            }
         };
         stream.set_deadline(REPLY_DEADLINE)?;
         Ok(stream)
@@ -46,22 +57,32 @@ impl fmt::Display for Address {
     /// As `EVERPOLL_LISTEN` takes it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(address) => address.fmt(f),
+            Self::Tcp(address) | Self::Tls(address, _) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
 
-/// A connection, of either kind.
+/// A connection, of each kind.
 #[derive(Debug)]
 pub enum Stream {
     /// TCP.
     Tcp(TcpStream),
     /// A unix socket.
     Unix(UnixStream),
+    /// TCP with TLS.
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 impl Stream {
+    /// The certificate that the server has shown, as it was on the wire.
+    pub fn certificate(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Tls(stream) => Some(stream.conn.peer_certificates()?.first()?.to_vec()),
+            _ => None,
+        }
+    }
+
     /// How long a read or write may take before it is an error.
     ///
     /// # Errors
@@ -76,6 +97,10 @@ impl Stream {
                 stream.set_read_timeout(Some(deadline))?;
                 stream.set_write_timeout(Some(deadline))
             }
+            Self::Tls(stream) => {
+                stream.sock.set_read_timeout(Some(deadline))?;
+                stream.sock.set_write_timeout(Some(deadline))
+            }
         }
     }
 
@@ -87,6 +112,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Self::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Self::Tls(stream) => stream.sock.shutdown(Shutdown::Write),
         }
     }
 
@@ -94,6 +120,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.set_nonblocking(on),
             Self::Unix(stream) => stream.set_nonblocking(on),
+            Self::Tls(stream) => stream.sock.set_nonblocking(on),
         }
     }
 }
@@ -103,6 +130,7 @@ impl Read for Stream {
         match self {
             Self::Tcp(stream) => stream.read(buffer),
             Self::Unix(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
         }
     }
 }
@@ -112,6 +140,11 @@ impl Write for Stream {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
             Self::Unix(stream) => stream.write(bytes),
+            // All of it goes out: what rustls keeps would go with the next read only.
+            Self::Tls(stream) => {
+                let written = stream.write(bytes)?;
+                stream.flush().map(|()| written)
+            }
         }
     }
 

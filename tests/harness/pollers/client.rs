@@ -2,12 +2,16 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::{Client, Poller, Shared, clock, lock};
 use crate::http::{Address, Reply, ReplyParser};
@@ -106,6 +110,7 @@ fn take(reply: &Reply, client: &Client, shared: &Shared, cursor: &mut String) ->
 enum Connection {
     Tcp(TcpStream, ReplyParser),
     Unix(UnixStream, ReplyParser),
+    Tls(Box<TlsStream<TcpStream>>, ReplyParser),
 }
 
 /// Sends a request, on the connection that is there or a new one, and reads the reply.
@@ -128,27 +133,35 @@ async fn exchange(
     }
     lock(&shared.attempts).push(clock() / 1000);
     let fresh = match &poller.address {
-        Address::Tcp(address) => {
-            let stream = match poller.from {
-                Some(from) => {
-                    let socket = TcpSocket::new_v4()?;
-                    socket.bind((from, 0).into())?;
-                    socket.connect(*address).await?
-                }
-                None => TcpStream::connect(address).await?,
-            };
-            stream.set_nodelay(true)?;
-            Connection::Tcp(stream, ReplyParser::default())
+        Address::Tcp(address) => Connection::Tcp(connect(*address, poller).await?, ReplyParser::default()),
+        Address::Tls(address, trust) => {
+            let (stream, connector) = (connect(*address, poller).await?, TlsConnector::from(trust.config()));
+            let name = ServerName::try_from("localhost").expect("a name");
+            Connection::Tls(Box::new(connector.connect(name, stream).await?), ReplyParser::default())
         }
         Address::Unix(path) => Connection::Unix(UnixStream::connect(path).await?, ReplyParser::default()),
     };
     send_and_read(connection.insert(fresh), request, client).await
 }
 
+async fn connect(address: SocketAddr, poller: &Poller) -> io::Result<TcpStream> {
+    let stream = match poller.from {
+        Some(from) => {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind((from, 0).into())?;
+            socket.connect(address).await?
+        }
+        None => TcpStream::connect(address).await?,
+    };
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 async fn send_and_read(connection: &mut Connection, request: &[u8], client: &Client) -> io::Result<Reply> {
     match connection {
         Connection::Tcp(stream, parser) => send_and_read_on(stream, parser, request, client).await,
         Connection::Unix(stream, parser) => send_and_read_on(stream, parser, request, client).await,
+        Connection::Tls(stream, parser) => send_and_read_on(stream, parser, request, client).await,
     }
 }
 
@@ -159,6 +172,7 @@ async fn send_and_read_on(
     client: &Client,
 ) -> io::Result<Reply> {
     stream.write_all(request).await?;
+    stream.flush().await?;
     *lock(&client.waiting_since) = Some(Instant::now());
     let reply = read(stream, parser).await;
     *lock(&client.waiting_since) = None;
