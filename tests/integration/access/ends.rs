@@ -1,6 +1,6 @@
 //! What is held ends with the right to it, while events flow.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -10,9 +10,13 @@ use serde_json::json;
 
 use super::Guarded;
 use super::signer::{Signer, now};
+use crate::background::Background;
 
 /// After the end of a right nothing may come any more, later than this: a loaded machine delivers late what was sent in time.
 const LATE: f64 = 2.0;
+
+/// A test that fails is to end as well: so long after its beginning, readers give up.
+const GIVE_UP: f64 = 30.0;
 
 /// What somebody got, and how it ended.
 #[derive(Debug)]
@@ -22,10 +26,26 @@ struct Got {
     end: String,
 }
 
+/// Publishes a hundred events a second.
+pub(super) fn publish_on(address: &Address) -> Background<()> {
+    let address = address.clone();
+    Background::start(move |stopping| {
+        while !stopping.load(Ordering::Relaxed) {
+            let event = r#"{"channel":"cheese","type":"made","data":1}"#;
+            assert_eq!(http::post_json("/publish", event).send(&address).status, 201);
+            thread::sleep(Duration::from_millis(10));
+        }
+    })
+}
+
 /// Reads by polls with these parameters until they are refused.
 fn poll(address: &Address, parameters: &str) -> Got {
     let (mut got, mut cursor) = (Got { events: 0, last_at: 0.0, end: String::new() }, "0".to_owned());
+    let began = now();
     loop {
+        if now() > began + GIVE_UP {
+            return got;
+        }
         let reply =
             http::get(&format!("/e/cheese?envelope=1&last_event_id={cursor}&{parameters}")).send(address);
         if reply.status != 200 {
@@ -45,7 +65,11 @@ fn eventsource(address: &Address, parameters: &str) -> Got {
     let mut got = Got { events: 0, last_at: 0.0, end: String::new() };
     let mut stream =
         EventStream::open(address, &sse::get(&format!("/e/cheese?last_event_id=0&{parameters}")));
+    let began = now();
     while let Some(event) = stream.try_next(wait::PATIENCE).expect("it ends in time") {
+        if now() > began + GIVE_UP {
+            return got;
+        }
         match &*event.kind {
             "made" => (got.events, got.last_at) = (got.events + 1, now()),
             "everpoll:end" => got.end = event.json()["reason"].as_str().unwrap_or_default().to_owned(),
@@ -58,7 +82,11 @@ fn eventsource(address: &Address, parameters: &str) -> Got {
 fn websocket(address: &Address, parameters: &str) -> Got {
     let mut got = Got { events: 0, last_at: 0.0, end: String::new() };
     let mut socket = WebSocket::open(address, &format!("/e/cheese?last_event_id=0&{parameters}"));
+    let began = now();
     loop {
+        if now() > began + GIVE_UP {
+            return got;
+        }
         match socket.receive(wait::PATIENCE).expect("it ends in time") {
             websocket::Received::Frame(frame) if frame.opcode == 8 => {
                 got.end = String::from_utf8_lossy(frame.payload.get(2..).unwrap_or_default()).into_owned();
@@ -80,18 +108,12 @@ fn nothing_comes_after_the_end_of_a_token_on_any_transport() {
     let guarded = Guarded::by_token(&signer, &[("EVERPOLL_TOKEN_LEEWAY", "0")]);
     // The fallback's streams end at once, with what there is.
     guarded.daemon.publish(r#"{"channel":"cheese","type":"made","data":0}"#);
-    let stop = AtomicBool::new(false);
     // Long enough for all to begin on a loaded machine.
     let end = now() + 4.0;
     let token = format!("token={}", signer.good(&json!({"exp": end, "channels": ["cheese"]})));
     let padded = format!("{token}&pad=4096&beat=1");
+    let publisher = publish_on(guarded.daemon.address());
     thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                guarded.daemon.publish(r#"{"channel":"cheese","type":"made","data":1}"#);
-                thread::sleep(Duration::from_millis(10));
-            }
-        });
         let (token, padded) = (&token, &padded);
         let mut readers = Vec::new();
         for (door, address) in guarded.doors() {
@@ -120,8 +142,8 @@ fn nothing_comes_after_the_end_of_a_token_on_any_transport() {
             };
             assert_eq!(got.end, expected, "{name}");
         }
-        stop.store(true, Ordering::Relaxed);
     });
+    publisher.stop();
 }
 
 #[test]

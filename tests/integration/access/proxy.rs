@@ -3,20 +3,22 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
 
 use everpoll_tests::http::{self, Address};
 use everpoll_tests::{Daemon, EventStream, Fallback, TestDir, WebServer, sse, wait};
 
+use super::ends::publish_on;
 use super::signer::now;
 use super::{Credential, TRANSPORTS, request, verdict};
 use crate::site::Store;
 
 /// After the end of a right nothing may come any more, later than this: a loaded machine delivers late what was sent in time.
 const LATE: f64 = 2.0;
+
+/// A test that fails is to end as well: so long after its beginning, readers give up.
+const GIVE_UP: f64 = 40.0;
 
 /// What the application answers to a session, after how many seconds that ends, and how often it was asked.
 #[derive(Clone, Default)]
@@ -117,7 +119,7 @@ struct Asked {
     _fallback: Fallback,
     daemon: Daemon,
     _store: Store,
-    directory: TestDir,
+    _directory: TestDir,
 }
 
 impl Asked {
@@ -134,7 +136,15 @@ impl Asked {
         let url = application.serve();
         let to_daemon = nginx(daemon.address(), fallback.address(), &url, cached);
         let to_fallback = nginx(&socket("nobody.sock"), fallback.address(), &url, cached);
-        Self { to_daemon, to_fallback, application, _fallback: fallback, daemon, _store: store, directory }
+        Self {
+            to_daemon,
+            to_fallback,
+            application,
+            _fallback: fallback,
+            daemon,
+            _store: store,
+            _directory: directory,
+        }
     }
 
     fn doors(&self) -> [(&'static str, &Address); 2] {
@@ -229,7 +239,6 @@ fn lost_rights_end_what_is_held_and_the_application_is_asked_now_and_then() {
         asked.application.set(reader, Session { lasts: Some(lasts), ..grants("cheese") });
     }
     asked.daemon.publish(r#"{"channel":"cheese","type":"made","data":0}"#);
-    let stop = AtomicBool::new(false);
     let [(_, daemon), (_, fallback)] = asked.doors();
     let began = now();
     let poll = |name: &'static str, address: &Address| {
@@ -237,7 +246,7 @@ fn lost_rights_end_what_is_held_and_the_application_is_asked_now_and_then() {
         loop {
             let target = format!("/e/cheese?last_event_id={cursor}");
             let reply = http::get(&target).header("Cookie", &format!("session={name}")).send(address);
-            if reply.status == 403 {
+            if reply.status == 403 || now() > began + GIVE_UP {
                 return (last, polls);
             }
             if !reply.events().is_empty() {
@@ -251,10 +260,13 @@ fn lost_rights_end_what_is_held_and_the_application_is_asked_now_and_then() {
         loop {
             let request = sse::get(&format!("/e/cheese?last_event_id={cursor}"));
             let mut stream = EventStream::open(address, &request.header("Cookie", "session=stream"));
-            if stream.head.status == 403 {
+            if stream.head.status == 403 || now() > began + GIVE_UP {
                 return (last, ends);
             }
             while let Some(event) = stream.try_next(wait::PATIENCE).expect("it goes on") {
+                if now() > began + GIVE_UP {
+                    return (last, ends);
+                }
                 match &*event.kind {
                     "made" => (last, cursor) = (now(), event.id()),
                     "everpoll:end" => assert_eq!(event.json()["reason"], "expired"),
@@ -264,13 +276,8 @@ fn lost_rights_end_what_is_held_and_the_application_is_asked_now_and_then() {
             ends += 1;
         }
     };
+    let publisher = publish_on(asked.daemon.address());
     thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                asked.daemon.publish(r#"{"channel":"cheese","type":"made","data":1}"#);
-                thread::sleep(Duration::from_millis(10));
-            }
-        });
         let polls = scope.spawn(move || poll("poll", daemon));
         let streams = scope.spawn(move || follow(daemon));
         let short = scope.spawn(move || poll("fallback", fallback));
@@ -293,7 +300,6 @@ fn lost_rights_end_what_is_held_and_the_application_is_asked_now_and_then() {
         let most = ((revoked - began) / 2.0).ceil() as usize + 1;
         println!("asked {counts:?} times in {:.1} s", revoked - began);
         assert!(counts.iter().all(|count| *count <= most), "{counts:?} of {most}");
-        stop.store(true, Ordering::Relaxed);
     });
-    assert!(asked.directory.path().exists());
+    publisher.stop();
 }
