@@ -304,7 +304,7 @@ fn event_comes_to_each_who_waits_in_the_form_that_it_wants() {
     let cursor = publish(&daemon, "other", 0);
     let begin = |(target, query, version, _): (&str, &str, &str, &str), round: usize| {
         let mut request = http::get(&format!("{target}-{round}?last_event_id={cursor}{query}"))
-            .header("Connection", if round % 2 == 0 { "keep-alive" } else { "close" });
+            .header("Connection", if round.is_multiple_of(2) { "keep-alive" } else { "close" });
         if version == "HTTP/1.0" {
             request = request.http10();
         }
