@@ -37,6 +37,7 @@ mod sqlite;
 mod storm;
 mod streams;
 mod table;
+mod tls;
 mod watch;
 
 use bare::Asked;
@@ -159,6 +160,7 @@ const ALL: &[Benchmark] = &[
     ),
     benchmark(&["hold", "memory"], "memory of held clients beside the peers", memory::run),
     benchmark(&["hold", "proxy"], "memory of held polls in nginx", proxy::run),
+    benchmark(&["tls"], "what TLS costs in the daemon, and in nginx in front of it", tls::run),
     benchmark(&["latency"], LATENCY, |scale| latency::run(scale, Transport::LongPoll)),
     benchmark(&["latency"], LATENCY, |scale| latency::run(scale, Transport::EventSource)),
     benchmark(&["latency"], LATENCY, |scale| latency::run(scale, Transport::WebSocket)),

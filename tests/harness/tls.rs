@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -119,6 +120,14 @@ impl Trust {
     /// What rustls needs.
     pub fn config(&self) -> Arc<ClientConfig> {
         self.0.clone()
+    }
+
+    /// The same for a client that forgets the servers it has spoken to: each of its handshakes is a full one.
+    #[must_use]
+    pub fn without_resumption(&self) -> Self {
+        let mut config = ClientConfig::clone(&self.0);
+        config.resumption = Resumption::disabled();
+        Self(config.into())
     }
 
     /// The client's half of a connection that begins.
