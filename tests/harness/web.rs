@@ -96,7 +96,7 @@ impl WebServer {
             );
             // What Debian enables by itself, and what the page enables by a2enmod.
             for module in
-                ["mpm_event", "authz_core", "authz_host", "alias", "cgid", "env", "proxy", "proxy_http", "proxy_fcgi", "proxy_balancer", "slotmem_shm", "lbmethod_byrequests"]
+                ["mpm_event", "authz_core", "authz_host", "alias", "cgid", "env", "headers", "proxy", "proxy_http", "proxy_fcgi", "proxy_balancer", "slotmem_shm", "lbmethod_byrequests"]
             {
                 let file = modules.join(format!("mod_{module}.so"));
                 config.push_str(&format!("LoadModule {module}_module {}\n", file.display()));

@@ -155,8 +155,12 @@ fn apache_in_front_of_the_daemon_goes_on_with_the_fallback() {
     let places = places().daemon(daemon.address()).fallback(fallback.address());
     let server = WebServer::apache("In front of the daemon", places);
     for target in ["/e/a%20b/w?x=%2F", "/e.php/a/w"] {
-        assert_eq!(post(target).send(server.address()).text(), "[]");
+        let pretended =
+            post(target).header("X-Everpoll-Channels", "*").header("x-everpoll-until", "9999999999");
+        assert_eq!(pretended.send(server.address()).text(), "[]");
         let received = daemon.received().pop().expect("it answered");
+        let names = ["x-everpoll-channels", "x-everpoll-until"];
+        assert!(!names.iter().any(|name| received.fields.contains_key(*name)), "{:?}", received.fields);
         assert_eq!(received.line, format!("POST {target} HTTP/1.1"));
         assert_eq!(
             (received.fields["last-event-id"].as_str(), &received.body[..]),
