@@ -222,8 +222,7 @@ impl Server {
 
 /// The wall clock.
 pub(crate) fn now() -> Timestamp {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_micros(u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX))
+    SystemTime::now().into()
 }
 
 /// The `Date` of a reply, made anew each second.

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStringExt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use everpoll_protocol::{Headers, RawRequest, Timestamp, cgi_target};
 
@@ -126,8 +126,7 @@ pub fn target(variables: &dyn Variables) -> Vec<u8> {
 
 /// The wall clock.
 pub(crate) fn now() -> Timestamp {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_micros(u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX))
+    SystemTime::now().into()
 }
 
 /// An address as in `REMOTE_ADDR`. Nothing, and nginx's `unix:`, are none: whoever stands before it there is not known.

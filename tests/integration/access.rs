@@ -10,7 +10,7 @@ use everpoll_tests::http::{self, Address, Request};
 use everpoll_tests::{Daemon, Fallback, TestDir, WebServer, everpoll, wait, websocket};
 use serde_json::{Value, json};
 
-use crate::site::Store;
+use crate::site::{self, Store};
 use signer::{NEW, OLD, Signer, With, base64url, now};
 
 /// Both programs, each behind an nginx of its own with the shipped configuration. Fields are dropped from top to bottom.
@@ -26,12 +26,7 @@ struct Guarded {
 impl Guarded {
     fn with(settings: &[(&str, &str)]) -> Self {
         let store = Store::sqlite();
-        let url = store.url();
-        let daemon =
-            settings.iter().fold(Daemon::on(&url), |start, (name, value)| start.setting(name, value));
-        let fallback =
-            settings.iter().fold(Fallback::on(&url), |start, (name, value)| start.setting(name, value));
-        let (daemon, fallback) = (daemon.start(), fallback.start());
+        let (daemon, fallback) = site::programs(&store, settings);
         let nobody = TestDir::new();
         let away = Address::Unix(nobody.join("nobody.sock"));
         let to_daemon = WebServer::nginx(daemon.address(), fallback.address());

@@ -355,24 +355,25 @@ fn polls_above_the_limit_of_an_address_are_answered_by_the_fallback() {
     assert!(held.iter_mut().all(http::Held::is_waiting));
 }
 
+/// A file of the shipped configuration with its comments about `auth_request` done: this application is asked.
+pub(crate) fn asking(config: &str, application: &str) -> String {
+    let lines = config.lines().map(|line| {
+        let text = line.trim_start();
+        let belongs = text.starts_with("#auth_request")
+            || text.starts_with("#location")
+            || text.starts_with("#    ")
+            || text == "#}";
+        if belongs && !text.contains("include") { text[1..].to_owned() } else { line.to_owned() }
+    });
+    lines.map(|line| line + "\n").collect::<String>().replace("http://127.0.0.1:8000/may-poll", application)
+}
+
 #[test]
 fn application_is_asked_before_each_poll_whoever_answers_it() {
     let (daemon, fallback) = (daemon(), fallback());
     let application = Stub::daemon(Act::Answer("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned()));
     let socket = format!("http://unix:{}:/may-poll", application.path().display());
-    // What its comments say: the commented lines are made valid, with the application's own address.
-    let enable = |config: &str| {
-        let lines = config.lines().map(|line| {
-            let text = line.trim_start();
-            let belongs = text.starts_with("#auth_request")
-                || text.starts_with("#location")
-                || text.starts_with("#    ")
-                || text == "#}";
-            if belongs && !text.contains("include") { text[1..].to_owned() } else { line.to_owned() }
-        });
-        lines.map(|line| line + "\n").collect::<String>().replace("http://127.0.0.1:8000/may-poll", &socket)
-    };
-    let nginx = WebServer::nginx_with(daemon.address(), fallback.address(), enable);
+    let nginx = WebServer::nginx_with(daemon.address(), fallback.address(), |config| asking(config, &socket));
 
     assert_from(&http::request("POST", "/e/a?x").body("hold=1").send(nginx.address()), "daemon");
     let asked = application.received().pop().unwrap();

@@ -82,6 +82,15 @@ pub(crate) struct Site {
     _nobody: TestDir,
 }
 
+/// Both programs on this log, with the same settings.
+pub(crate) fn programs(store: &Store, settings: &[(&str, &str)]) -> (Daemon, Fallback) {
+    let url = store.url();
+    let daemon = settings.iter().fold(Daemon::on(&url), |start, (name, value)| start.setting(name, value));
+    let fallback =
+        settings.iter().fold(Fallback::on(&url), |start, (name, value)| start.setting(name, value));
+    (daemon.start(), fallback.start())
+}
+
 impl Site {
     pub(crate) fn on(store: Store) -> Self {
         Self::with(store, &[])
@@ -89,12 +98,7 @@ impl Site {
 
     /// With these settings for both programs.
     pub(crate) fn with(store: Store, settings: &[(&str, &str)]) -> Self {
-        let url = store.url();
-        let daemon =
-            settings.iter().fold(Daemon::on(&url), |start, (name, value)| start.setting(name, value));
-        let fallback =
-            settings.iter().fold(Fallback::on(&url), |start, (name, value)| start.setting(name, value));
-        let (daemon, fallback) = (daemon.start(), fallback.start());
+        let (daemon, fallback) = programs(&store, settings);
         let nobody = TestDir::new();
         let nginx = WebServer::nginx(&Address::Unix(nobody.join("nobody.sock")), fallback.address());
         Self { nginx, fallback, daemon, store, _nobody: nobody }

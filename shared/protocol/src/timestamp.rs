@@ -1,7 +1,7 @@
 //! A point in time, as the log and the wire say it.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use time::OffsetDateTime;
 
@@ -10,6 +10,13 @@ use time::OffsetDateTime;
 /// Shown as RFC 3339 in UTC with milliseconds, as JavaScript's `Date` prints it: `2014-07-23T14:25:22.123Z`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
+
+impl From<SystemTime> for Timestamp {
+    /// What lies before 1970 becomes 1970.
+    fn from(time: SystemTime) -> Self {
+        Self::default().plus(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+    }
+}
 
 impl Timestamp {
     /// From microseconds since 1970.

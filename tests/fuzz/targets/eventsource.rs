@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use everpoll_protocol::{
-    Batch, Cursor, Ended, Event, Flavor, Gap, GapReason, Head, NewEvent, PollRequest, RawRequest, Record,
-    Request, ServeError, Stream, Timestamp, Wire,
+    Batch, Cursor, Ended, Event, Flavor, Gap, GapReason, Head, NewEvent, PollRequest, Record, Request,
+    ServeError, Stream, Timestamp, Wire,
 };
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -35,35 +35,16 @@ pub(crate) fn check(input: &[u8]) {
 
 fn poll(target: &[u8]) -> Option<PollRequest> {
     let headers = Fields::of(std::iter::empty());
-    match super::replies::check(&raw("GET", target, &headers, b"")) {
+    match super::replies::check(&super::raw("GET", target, &headers, b"")) {
         Ok(Request::Poll(request)) if request.flavor == Flavor::EventSource => Some(request),
         _ => None,
     }
 }
 
 fn publish(body: &[u8]) -> Option<Vec<NewEvent>> {
-    match Request::parse(&raw("POST", b"/publish", &IsJson, body), &super::limits()) {
+    match Request::parse(&super::raw("POST", b"/publish", &IsJson, body), &super::limits()) {
         Ok(Request::Publish(request)) => Some(request.events),
         _ => None,
-    }
-}
-
-fn raw<'a>(
-    method: &'a str,
-    target: &'a [u8],
-    headers: &'a dyn everpoll_protocol::Headers,
-    body: &'a [u8],
-) -> RawRequest<'a> {
-    RawRequest {
-        method,
-        target,
-        headers,
-        body,
-        peer_is_local: true,
-        peer: None,
-        may_upgrade: false,
-        web_server: None,
-        now: everpoll_protocol::Timestamp::default(),
     }
 }
 

@@ -14,17 +14,7 @@ pub(crate) fn check(input: &[u8]) {
     let mut lines = rest.split(|b| *b == b'\n');
     let target = [b"/e/cheese?", lines.next().unwrap_or_default()].concat();
     let headers = Fields::of(lines);
-    let raw = RawRequest {
-        method: "GET",
-        target: &target,
-        headers: &headers,
-        body: b"",
-        peer_is_local: true,
-        peer: None,
-        may_upgrade,
-        web_server: None,
-        now: everpoll_protocol::Timestamp::default(),
-    };
+    let raw = RawRequest { may_upgrade, ..super::raw("GET", &target, &headers, b"") };
     let parsed = super::replies::check(&raw);
     let wanted = asks(&headers);
     match &parsed {

@@ -21,17 +21,8 @@ fn read(bytes: &[u8]) -> Meaning {
         Ok(Parsed::Partial) => Meaning::Partial,
         Ok(Parsed::Other) => Meaning::Other,
         Ok(Parsed::Poll(head)) => {
-            let raw = RawRequest {
-                method: head.method,
-                target: head.target,
-                headers: &head.fields,
-                body: b"",
-                peer_is_local: true,
-                peer: None,
-                may_upgrade: true,
-                web_server: None,
-                now: everpoll_protocol::Timestamp::default(),
-            };
+            let raw =
+                RawRequest { may_upgrade: true, ..super::raw(head.method, head.target, &head.fields, b"") };
             assert_eq!(head.fields.header("no-such-field"), None);
             let parsed = super::replies::check(&raw);
             let head::PollHead { length, keep_alive, http10, .. } = head;

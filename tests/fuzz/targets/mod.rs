@@ -25,7 +25,7 @@ mod parser;
 
 use std::time::Duration;
 
-use everpoll_protocol::{Access, Limits, Origins, Publisher};
+use everpoll_protocol::{Access, Headers, Limits, Origins, Publisher, RawRequest, Timestamp};
 
 /// A target: its name, which is that of its corpus, and the check.
 pub(crate) type Target = (&'static str, fn(&[u8]));
@@ -41,6 +41,21 @@ pub(crate) const ALL: [Target; 8] = [
     ("eventsource", eventsource::check),
     ("handshake", handshake::check),
 ];
+
+/// A request of this machine over a connection that cannot be upgraded.
+fn raw<'a>(method: &'a str, target: &'a [u8], headers: &'a dyn Headers, body: &'a [u8]) -> RawRequest<'a> {
+    RawRequest {
+        method,
+        target,
+        headers,
+        body,
+        peer_is_local: true,
+        peer: None,
+        may_upgrade: false,
+        web_server: None,
+        now: Timestamp::default(),
+    }
+}
 
 /// The settings under which requests are read: small, so that limits are reached, and with all that can be switched on.
 fn limits() -> Limits {

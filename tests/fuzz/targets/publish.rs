@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 
 use everpoll_protocol::{
-    Event, Headers, MAX_DATA_BYTES, MAX_PUBLISH_EVENTS, NewEvent, RawRequest, Record, Reply, Request,
-    Timestamp,
+    Event, Headers, MAX_DATA_BYTES, MAX_PUBLISH_EVENTS, NewEvent, Record, Reply, Request, Timestamp,
 };
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -20,17 +19,7 @@ impl Headers for IsJson {
 
 /// A body is refused, or becomes events that subscribers get as they were meant.
 pub(crate) fn check(body: &[u8]) {
-    let raw = RawRequest {
-        method: "POST",
-        target: b"/publish",
-        headers: &IsJson,
-        body,
-        peer_is_local: true,
-        peer: None,
-        may_upgrade: false,
-        web_server: None,
-        now: everpoll_protocol::Timestamp::default(),
-    };
+    let raw = super::raw("POST", b"/publish", &IsJson, body);
     let parsed = super::replies::check(&raw);
     assert!(!matches!(parsed, Ok(Request::Poll(_))));
 }

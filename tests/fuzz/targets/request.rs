@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use everpoll_protocol::{Headers, RawRequest, Request, Route};
+use everpoll_protocol::{Headers, Request, Route};
 
 /// Header fields, one in each line.
 pub(super) struct Fields<'a>(Vec<(Vec<u8>, &'a [u8])>);
@@ -38,17 +38,7 @@ pub(crate) fn check(input: &[u8]) {
     let method = String::from_utf8_lossy(lines.next().unwrap_or_default()).into_owned();
     let target = lines.next().unwrap_or_default();
     let headers = Fields::of(lines);
-    let raw = |body| RawRequest {
-        method: &method,
-        target,
-        headers: &headers,
-        body,
-        peer_is_local: true,
-        peer: None,
-        may_upgrade: false,
-        web_server: None,
-        now: everpoll_protocol::Timestamp::default(),
-    };
+    let raw = |body| super::raw(&method, target, &headers, body);
     let limits = super::limits();
     let parsed = super::replies::check(&raw(body));
     assert_eq!(parsed, Request::parse(&raw(body), &limits));

@@ -12,6 +12,7 @@ use everpoll_tests::{Daemon, EventStream, Fallback, TestDir, WebServer, sse, wai
 use super::ends::publish_on;
 use super::signer::now;
 use super::{Credential, TRANSPORTS, request, verdict};
+use crate::nginx::asking;
 use crate::site::Store;
 
 /// After the end of a right nothing may come any more, later than this: a loaded machine delivers late what was sent in time.
@@ -90,16 +91,7 @@ fn grants(channels: &str) -> Session {
 /// The shipped configuration with its comments done: the application is asked. With `cached`, its answers are kept so long.
 fn nginx(daemon: &Address, fallback: &Address, application: &str, cached: Option<&str>) -> WebServer {
     WebServer::nginx_with(daemon, fallback, |config| {
-        let lines = config.lines().map(|line| {
-            let text = line.trim_start();
-            let belongs = text.starts_with("#auth_request")
-                || text.starts_with("#location")
-                || text.starts_with("#    ")
-                || text == "#}";
-            if belongs && !text.contains("include") { text[1..].to_owned() } else { line.to_owned() }
-        });
-        let config: String = lines.map(|line| line + "\n").collect();
-        let config = config.replace("http://127.0.0.1:8000/may-poll", application);
+        let config = asking(config, application);
         match cached {
             None => config,
             Some(time) => config

@@ -216,7 +216,7 @@ fn event(row: &Row, column: usize) -> Result<Event, Failure> {
         kind: Kind::from_log(row.get(column + 2)),
         data: Data::from_log(row.get(column + 3)),
         exclude: exclude.transpose().map_err(broken)?,
-        ts: timestamp(row.get(column + 5)),
+        ts: row.get::<_, SystemTime>(column + 5).into(),
     })
 }
 
@@ -232,11 +232,6 @@ fn id(row: &Row, column: usize) -> u64 {
 
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn timestamp(time: SystemTime) -> Timestamp {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
 fn system_time(time: Timestamp) -> SystemTime {
