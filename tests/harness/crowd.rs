@@ -1,6 +1,6 @@
 //! More clients than one process may have files: [`Pollers`](crate::pollers) in processes of their own, asked over pipes.
 //!
-//! Each process connects from an address of its own (127.1.0.1 and following): TCP has some 28,000 ports for each, and the
+//! Each process connects from an address of its own, which no crowd before it had: TCP has some 28,000 ports for each, and the
 //! connections of a server that was killed keep theirs for a minute.
 
 use std::collections::BTreeMap;
@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -124,13 +125,8 @@ impl Crowd {
         let parts = count.div_ceil(PART_MAX).max(2);
         let members = (0..parts).map(|number| {
             let (first, end) = (count * number / parts, count * (number + 1) / parts);
-            let last = u8::try_from(number + 1).expect("there are few processes");
-            let from = Ipv4Addr::new(127, 1, 0, last);
-            Member::start(
-                program,
-                &Part { address: address.clone(), count: end - first, first, channels, cursor, from },
-                hold,
-            )
+            let (address, from) = (address.clone(), unused_address());
+            Member::start(program, &Part { address, count: end - first, first, channels, cursor, from }, hold)
         });
         Self { members: members.collect(), count }
     }
@@ -263,6 +259,16 @@ impl Crowd {
         }
         self.members.iter_mut().map(Member::answer).collect()
     }
+}
+
+/// An address of this machine that nobody else connects from, and nobody has lately.
+fn unused_address() -> Ipv4Addr {
+    static USED: AtomicU32 = AtomicU32::new(0);
+    let number = USED.fetch_add(1, Ordering::Relaxed);
+    // Programs that run at the same time differ in the second byte, 127.0 apart, and one of them in the others.
+    let [_, _, third, fourth] = (number / 250 % 256 * 256 + number % 250 + 1).to_be_bytes();
+    let second = u8::try_from(std::process::id() % 255 + 1).expect("it is at most 255");
+    Ipv4Addr::new(127, second, third, fourth)
 }
 
 impl Member {
