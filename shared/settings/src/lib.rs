@@ -14,7 +14,9 @@ mod keyring;
 mod keys;
 mod listen;
 mod problems;
+mod read;
 mod redis;
+mod rules;
 mod secret;
 mod source;
 mod value;
@@ -30,10 +32,7 @@ pub use problems::Problems;
 pub use redis::{RedisLogin, RedisPlace, RedisServers, RedisUrl};
 pub use secret::{DatabaseUrl, Secret};
 
-use everpoll_protocol::{
-    Channel, Limits, Live, Origins, Patterns, Proxies, Publisher, Subnet, TokenKey, Tokens,
-};
-use keyring::Keys;
+use everpoll_protocol::{Origins, Subnet, TokenKey};
 use source::Sources;
 
 /// The environment variable that names the settings file.
@@ -304,87 +303,6 @@ impl Settings {
         ))
     }
 
-    /// What they say about requests, for a program that listens where only this machine can reach it, or elsewhere.
-    #[must_use]
-    pub fn limits(&self, listens_locally: bool) -> Limits {
-        let of_file = self.keys_file.iter().flat_map(|file| &file.keys.publish);
-        let keys = of_file.cloned().chain(self.written_keys());
-        let keys = keys.map(|key| key.to_protocol()).collect();
-        Limits {
-            hold_max: self.hold_max,
-            padded_hold_max: self.padded_hold_max,
-            heartbeat: self.heartbeat,
-            origins: self.allow_origins.clone(),
-            jsonp: self.jsonp,
-            access: self.protocol_access(),
-            publish_body_max: usize::try_from(self.body_max).unwrap_or(usize::MAX),
-            publisher: Publisher::new(keys, listens_locally),
-        }
-    }
-
-    /// Reads `keys_file` again each second, on a thread of its own, for requests under `limits`, which are these settings' own.
-    /// `report` is told when keys were exchanged, and once why they cannot be.
-    ///
-    /// # Errors
-    ///
-    /// When the system has no thread left.
-    pub fn follow_keys(
-        &self,
-        limits: &Limits,
-        report: impl Fn(&Path, Result<(), String>) + Send + 'static,
-    ) -> std::io::Result<()> {
-        let Some(file) = self.keys_file.clone() else { return Ok(()) };
-        let path = file.path().to_owned();
-        let written = Keys { publish: self.written_keys().collect(), token: self.token_keys.clone() };
-        keyring::follow(file, written, limits, move |told| report(&path, told))
-    }
-
-    fn protocol_access(&self) -> everpoll_protocol::Access {
-        match self.access {
-            Access::Open => everpoll_protocol::Access::Open,
-            Access::Token => everpoll_protocol::Access::Token(self.tokens()),
-            Access::Proxy => everpoll_protocol::Access::Proxy(Proxies {
-                channels_header: self.access_header.to_ascii_lowercase().into(),
-                until_header: self.access_until_header.to_ascii_lowercase().into(),
-                peers: self.access_peers.clone(),
-                recheck: self.access_recheck,
-            }),
-        }
-    }
-
-    /// What they say about tokens.
-    #[must_use]
-    pub fn tokens(&self) -> Tokens {
-        let of_file = self.keys_file.iter().flat_map(|file| &file.keys.token);
-        Tokens {
-            // A name that both have is the file's.
-            keys: Live::new(of_file.chain(&self.token_keys).cloned().collect()),
-            cookie: self.token_cookie.as_deref().map(Into::into),
-            audience: self.token_audience.as_deref().map(Into::into),
-            issuer: self.token_issuer.as_deref().map(Into::into),
-            leeway: self.token_leeway,
-            valid_max: self.token_valid_max,
-        }
-    }
-
-    /// The key to publish to a channel with, if there is one.
-    #[must_use]
-    pub fn key_for(&self, channel: &Channel) -> Option<Secret> {
-        let of_file = self.keys_file.iter().flat_map(|file| file.keys.publish.iter().cloned());
-        let fits = |key: &NamedKey| key.channels.matches(channel);
-        self.written_keys().chain(of_file).find(fits).map(|key| key.secret)
-    }
-
-    /// The publishing keys that the settings themselves name.
-    fn written_keys(&self) -> impl Iterator<Item = NamedKey> {
-        let all = self.publish_key.iter().map(|secret| NamedKey {
-            name: "publish_key".into(),
-            secret: secret.clone(),
-            channels: Patterns::all(),
-        });
-        all.chain(self.publish_keys.iter().cloned())
-    }
-
     fn read(
         file: Option<(&Path, &str)>,
         environment: impl Iterator<Item = (String, OsString)>,
@@ -409,100 +327,6 @@ impl Settings {
         }
         let unprotected = settings.unprotected(&settings.listen);
         Err(Problems { texts: sources.problems, unprotected })
-    }
-
-    fn from_sources(sources: &mut Sources) -> Self {
-        use value::*;
-        let is = Self::default();
-        let access = sources.take("access", access);
-        Self {
-            listen: sources.take("listen", Listen::parse).unwrap_or(is.listen),
-            reuse_port: sources.take("reuse_port", flag).unwrap_or(is.reuse_port),
-            socket_mode: sources.take("socket_mode", mode).unwrap_or(is.socket_mode),
-            tls: tls(sources),
-            database_url: sources.take("database_url", DatabaseUrl::parse).unwrap_or(is.database_url),
-            redis_url: sources.take("redis_url", redis).unwrap_or(is.redis_url),
-            database_connections: sources
-                .take("database_connections", number("connections", 1, 64, 4))
-                .unwrap_or(is.database_connections),
-            fallback_workers: sources
-                .take("fallback_workers", number("workers", 1, 16, 8))
-                .unwrap_or(is.fallback_workers),
-            hold_max: sources.take("hold_max", seconds(0, 3600, 25)).unwrap_or(is.hold_max),
-            padded_hold_max: sources
-                .take("padded_hold_max", seconds(0, 3600, 120))
-                .unwrap_or(is.padded_hold_max),
-            heartbeat: sources.take("heartbeat", seconds(1, 300, 15)).unwrap_or(is.heartbeat),
-            allow_origins: sources.take("allow_origins", origins).unwrap_or(is.allow_origins),
-            jsonp: sources.take("jsonp", flag).unwrap_or(is.jsonp),
-            probe: sources.take("probe", flag).unwrap_or(is.probe),
-            demo: sources.take("demo", flag).unwrap_or(is.demo),
-            access: access.unwrap_or(is.access),
-            access_header: sources.take("access_header", own_header).unwrap_or(is.access_header),
-            access_until_header: sources
-                .take("access_until_header", own_header)
-                .unwrap_or(is.access_until_header),
-            access_peers: sources.take("access_peers", subnets).unwrap_or_default(),
-            access_recheck: sources.take("access_recheck", seconds(1, 300, 30)).unwrap_or(is.access_recheck),
-            token_keys: sources.take("token_keys", keyring::token_keys).unwrap_or_default(),
-            token_cookie: sources.take("token_cookie", cookie).unwrap_or(is.token_cookie),
-            token_audience: sources.take("token_audience", optional).unwrap_or(is.token_audience),
-            token_issuer: sources.take("token_issuer", optional).unwrap_or(is.token_issuer),
-            token_leeway: sources.take("token_leeway", seconds(0, 30, 5)).unwrap_or(is.token_leeway),
-            token_valid_max: sources.take("token_valid_max", token_age).unwrap_or(is.token_valid_max),
-            publish_key: sources.take("publish_key", Secret::parse).or(is.publish_key),
-            publish_keys: sources.take("publish_keys", keyring::publish_keys).unwrap_or_default(),
-            keys_file: sources.take("keys_file", KeysFile::open),
-            retain_for: sources.take("retain_for", age).unwrap_or(is.retain_for),
-            retain_count: sources.take("retain_count", count).unwrap_or(is.retain_count),
-            trim_interval: sources.take("trim_interval", seconds(1, 86_400, 30)).unwrap_or(is.trim_interval),
-            trim_batch: sources
-                .take("trim_batch", number("events", 1, 100_000, 5000))
-                .unwrap_or(is.trim_batch),
-            window_bytes: sources
-                .take("window_bytes", bytes(64 << 10, 64 << 30, "64MiB"))
-                .unwrap_or(is.window_bytes),
-            sweep_interval: sources.take("sweep_interval", sweep).unwrap_or(is.sweep_interval),
-            canary_interval: sources.take("canary_interval", canary).unwrap_or(is.canary_interval),
-            catch_up_max: sources
-                .take("catch_up_max", number("questions", 1, 1_000_000, 20_000))
-                .unwrap_or(is.catch_up_max),
-            connections_max: sources
-                .take("connections_max", number("connections", 1, 1_000_000, 20_000))
-                .unwrap_or(is.connections_max),
-            holds_max: sources
-                .take("holds_max", number("requests", 0, 1_000_000, 19_000))
-                .unwrap_or(is.holds_max),
-            unsent_max: sources
-                .take("unsent_max", bytes(1 << 20, 64 << 30, "256MiB"))
-                .unwrap_or(is.unsent_max),
-            head_timeout: sources.take("head_timeout", seconds(1, 300, 10)).unwrap_or(is.head_timeout),
-            idle_timeout: sources.take("idle_timeout", seconds(1, 3600, 125)).unwrap_or(is.idle_timeout),
-            write_timeout: sources.take("write_timeout", seconds(1, 3600, 30)).unwrap_or(is.write_timeout),
-            ghost_timeout: sources.take("ghost_timeout", seconds(5, 3600, 30)).unwrap_or(is.ghost_timeout),
-            drain_timeout: sources.take("drain_timeout", seconds(0, 3600, 10)).unwrap_or(is.drain_timeout),
-            body_max: sources
-                .take("body_max", bytes(MIN_BODY_BYTES, 256 << 20, "8MiB"))
-                .unwrap_or(is.body_max),
-            log: sources.take("log", log).unwrap_or(is.log),
-            log_format: sources.take("log_format", log_format).unwrap_or(is.log_format),
-            access_is_written: access.is_some() || sources.has("access"),
-        }
-    }
-}
-
-/// Certificate and key belong together.
-fn tls(sources: &mut Sources) -> Option<(PathBuf, PathBuf)> {
-    let mut file = |name| sources.take(name, |text| Ok(PathBuf::from(text)));
-    match (file("tls_certificate"), file("tls_key")) {
-        (Some(certificate), Some(key)) => Some((certificate, key)),
-        (None, None) => None,
-        (Some(_), None) => {
-            sources.complain("tls_certificate", "wants tls_key beside it, the file with its private key")
-        }
-        (None, Some(_)) => {
-            sources.complain("tls_key", "wants tls_certificate beside it, the file with its certificate")
-        }
     }
 }
 

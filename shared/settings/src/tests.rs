@@ -1,3 +1,5 @@
+use everpoll_protocol::Channel;
+
 use super::*;
 
 fn load(file: &str, environment: &[(&str, &str)]) -> Result<Settings, Problems> {

@@ -1,0 +1,91 @@
+//! What the settings say to the protocol: about requests, readers and publishers.
+
+use std::path::Path;
+
+use everpoll_protocol::{Channel, Limits, Live, Patterns, Proxies, Publisher, Tokens};
+
+use crate::keyring::{self, Keys};
+use crate::{Access, NamedKey, Secret, Settings};
+
+impl Settings {
+    /// What they say about requests, for a program that listens where only this machine can reach it, or elsewhere.
+    #[must_use]
+    pub fn limits(&self, listens_locally: bool) -> Limits {
+        let of_file = self.keys_file.iter().flat_map(|file| &file.keys.publish);
+        let keys = of_file.cloned().chain(self.written_keys());
+        let keys = keys.map(|key| key.to_protocol()).collect();
+        Limits {
+            hold_max: self.hold_max,
+            padded_hold_max: self.padded_hold_max,
+            heartbeat: self.heartbeat,
+            origins: self.allow_origins.clone(),
+            jsonp: self.jsonp,
+            access: self.protocol_access(),
+            publish_body_max: usize::try_from(self.body_max).unwrap_or(usize::MAX),
+            publisher: Publisher::new(keys, listens_locally),
+        }
+    }
+
+    /// Reads `keys_file` again each second, on a thread of its own, for requests under `limits`, which are these settings' own.
+    /// `report` is told when keys were exchanged, and once why they cannot be.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no thread left.
+    pub fn follow_keys(
+        &self,
+        limits: &Limits,
+        report: impl Fn(&Path, Result<(), String>) + Send + 'static,
+    ) -> std::io::Result<()> {
+        let Some(file) = self.keys_file.clone() else { return Ok(()) };
+        let path = file.path().to_owned();
+        let written = Keys { publish: self.written_keys().collect(), token: self.token_keys.clone() };
+        keyring::follow(file, written, limits, move |told| report(&path, told))
+    }
+
+    fn protocol_access(&self) -> everpoll_protocol::Access {
+        match self.access {
+            Access::Open => everpoll_protocol::Access::Open,
+            Access::Token => everpoll_protocol::Access::Token(self.tokens()),
+            Access::Proxy => everpoll_protocol::Access::Proxy(Proxies {
+                channels_header: self.access_header.to_ascii_lowercase().into(),
+                until_header: self.access_until_header.to_ascii_lowercase().into(),
+                peers: self.access_peers.clone(),
+                recheck: self.access_recheck,
+            }),
+        }
+    }
+
+    /// What they say about tokens.
+    #[must_use]
+    pub fn tokens(&self) -> Tokens {
+        let of_file = self.keys_file.iter().flat_map(|file| &file.keys.token);
+        Tokens {
+            // A name that both have is the file's.
+            keys: Live::new(of_file.chain(&self.token_keys).cloned().collect()),
+            cookie: self.token_cookie.as_deref().map(Into::into),
+            audience: self.token_audience.as_deref().map(Into::into),
+            issuer: self.token_issuer.as_deref().map(Into::into),
+            leeway: self.token_leeway,
+            valid_max: self.token_valid_max,
+        }
+    }
+
+    /// The key to publish to a channel with, if there is one.
+    #[must_use]
+    pub fn key_for(&self, channel: &Channel) -> Option<Secret> {
+        let of_file = self.keys_file.iter().flat_map(|file| file.keys.publish.iter().cloned());
+        let fits = |key: &NamedKey| key.channels.matches(channel);
+        self.written_keys().chain(of_file).find(fits).map(|key| key.secret)
+    }
+
+    /// The publishing keys that the settings themselves name.
+    fn written_keys(&self) -> impl Iterator<Item = NamedKey> {
+        let all = self.publish_key.iter().map(|secret| NamedKey {
+            name: "publish_key".into(),
+            secret: secret.clone(),
+            channels: Patterns::all(),
+        });
+        all.chain(self.publish_keys.iter().cloned())
+    }
+}
