@@ -362,7 +362,7 @@ enum Read {
 async fn read_request(stream: &Stream, buffer: &mut Vec<u8>, server: &Server) -> Read {
     let deadline = Instant::now() + server.patience.head;
     loop {
-        match head::parse(buffer) {
+        match head::parse(buffer, server.patience.head_max) {
             Ok(Parsed::Poll(head)) => {
                 let (read, length) = (parse(&head, stream, server), head.length);
                 buffer.drain(..length);

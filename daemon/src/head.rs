@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use everpoll_protocol::{Headers, MAX_TARGET_BYTES, RequestError, Route};
 
-/// Largest head, in bytes.
+/// The usual largest head, in bytes; what is kept of a client's chatter, too.
 pub(crate) const HEAD_MAX: usize = 16 * 1024;
 
 /// Most header fields.
@@ -46,13 +46,13 @@ impl Headers for Fields<'_> {
     }
 }
 
-/// Parses what was read.
+/// Parses what was read; a head may have `limit` bytes.
 ///
 /// # Errors
 ///
 /// [`RequestError::HeadMalformed`], [`RequestError::HeadTooLarge`] or [`RequestError::TargetTooLong`]; the connection
 /// is of no use any more then.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed<'_>, RequestError> {
+pub(crate) fn parse(bytes: &[u8], limit: usize) -> Result<Parsed<'_>, RequestError> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);
     let length = match request.parse(bytes) {
@@ -63,13 +63,13 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed<'_>, RequestError> {
             if line > MAX_TARGET_BYTES + 32 {
                 return Err(RequestError::TargetTooLong);
             }
-            return if bytes.len() >= HEAD_MAX { Err(too_large()) } else { Ok(Parsed::Partial) };
+            return if bytes.len() >= limit { Err(too_large(limit)) } else { Ok(Parsed::Partial) };
         }
-        Err(httparse::Error::TooManyHeaders) => return Err(too_large()),
+        Err(httparse::Error::TooManyHeaders) => return Err(too_large(limit)),
         Err(error) => return Err(RequestError::HeadMalformed { reason: error.to_string() }),
     };
-    if length > HEAD_MAX {
-        return Err(too_large());
+    if length > limit {
+        return Err(too_large(limit));
     }
     let http10 = request.version == Some(0);
     let (method, target) = (request.method.unwrap_or_default(), request.path.unwrap_or_default().as_bytes());
@@ -96,8 +96,8 @@ pub(crate) fn timeout(patience: Duration) -> RequestError {
     RequestError::HeadTimeout { seconds: patience.as_secs() }
 }
 
-fn too_large() -> RequestError {
-    RequestError::HeadTooLarge { limit: HEAD_MAX, fields: FIELDS_MAX }
+fn too_large(limit: usize) -> RequestError {
+    RequestError::HeadTooLarge { limit, fields: FIELDS_MAX }
 }
 
 #[cfg(test)]
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     fn code(bytes: &[u8]) -> &'static str {
-        match parse(bytes) {
+        match parse(bytes, HEAD_MAX) {
             Ok(_) => "ok",
             Err(error) => error.code(),
         }
@@ -115,7 +115,7 @@ mod tests {
     fn poll_is_told_from_what_hyper_serves() {
         let poll =
             b"GET /e/cheese/w?x HTTP/1.1\r\nHost: a\r\nLast-Event-Id: 4\r\nLAST-EVENT-ID: 5\r\n\r\nrest";
-        let Ok(Parsed::Poll(head)) = parse(poll) else { panic!() };
+        let Ok(Parsed::Poll(head)) = parse(poll, HEAD_MAX) else { panic!() };
         assert_eq!((head.method, head.target, head.keep_alive), ("GET", b"/e/cheese/w?x".as_slice(), true));
         assert_eq!(head.length, poll.len() - 4);
         assert_eq!(head.fields.header("last-event-id").unwrap(), b"4, 5".as_slice());
@@ -125,13 +125,13 @@ mod tests {
             "GET /e/c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
             "GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n",
         ] {
-            assert!(matches!(parse(other.as_bytes()), Ok(Parsed::Other)), "{other}");
+            assert!(matches!(parse(other.as_bytes(), HEAD_MAX), Ok(Parsed::Other)), "{other}");
         }
     }
 
     #[test]
     fn connection_stays_open_as_http_has_it() {
-        let keeps = |head: &str| match parse(format!("{head}\r\n\r\n").as_bytes()) {
+        let keeps = |head: &str| match parse(format!("{head}\r\n\r\n").as_bytes(), HEAD_MAX) {
             Ok(Parsed::Poll(head)) => head.keep_alive,
             _ => panic!("{head}"),
         };

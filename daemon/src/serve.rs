@@ -83,6 +83,7 @@ async fn serve(settings: &Settings, handed: ListenFd) -> Result<()> {
         body: BODY_PATIENCE,
         idle: settings.idle_timeout,
         write: settings.write_timeout,
+        head_max: usize::try_from(settings.head_max).unwrap_or(usize::MAX),
         connections_max,
         // Whoever is not held needs a connection as well.
         holds_max: (settings.holds_max as usize).min(connections_max - connections_max / 20),

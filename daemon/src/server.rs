@@ -31,6 +31,8 @@ pub(crate) struct Patience {
     pub(crate) idle: Duration,
     /// Between two pieces of a reply that the client takes.
     pub(crate) write: Duration,
+    /// Largest head of a request, in bytes.
+    pub(crate) head_max: usize,
     /// Most connections at once.
     pub(crate) connections_max: usize,
     /// Most requests that are held at once, streams among them.

@@ -17,15 +17,15 @@ use hyper::{Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::timeout;
 
-use crate::head::{FIELDS_MAX, HEAD_MAX};
+use crate::head::FIELDS_MAX;
 use crate::metrics::{COUNTS, Way, page};
 use crate::pages;
 use crate::server::{self, Counted, Server};
 use crate::stream::{Rewound, Stream};
 use crate::transport::long_poll;
 
-/// Smallest buffer that hyper allows is 8 KiB; heads may be larger, bodies are read in pieces.
-const BUFFER: usize = 2 * HEAD_MAX;
+/// The smallest buffer that hyper takes, in bytes.
+const BUFFER_MIN: usize = 8 * 1024;
 
 /// Serves a connection whose first bytes are in `before`, until it is closed.
 pub(crate) async fn serve(stream: Stream, before: Vec<u8>, server: &Arc<Server>) {
@@ -35,7 +35,8 @@ pub(crate) async fn serve(stream: Stream, before: Vec<u8>, server: &Arc<Server>)
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(server.patience.head)
-        .max_buf_size(BUFFER)
+        // Heads may be that large; bodies are read in pieces.
+        .max_buf_size((2 * server.patience.head_max).max(BUFFER_MIN))
         .max_headers(FIELDS_MAX)
         .serve_connection(TokioIo::new(Rewound::new(before, stream, Some(server.patience.write))), service);
     let mut connection = std::pin::pin!(connection);

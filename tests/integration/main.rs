@@ -19,6 +19,8 @@ mod gap;
 mod gap_properties;
 /// What may be published, and by whom.
 mod limits;
+/// Limits of what clients may do: who is above one, and all others.
+mod limits_of_clients;
 /// Readers and writers at once: everything once, in commit order, and a judge that is known to find losses.
 mod order;
 /// Pages that begin with data and follow the changes.

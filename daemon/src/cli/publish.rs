@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use clap::Args;
-use everpoll_protocol::NewEvent;
+use everpoll_protocol::{NewEvent, RequestError};
 use everpoll_settings::Settings;
 use serde_json::value::RawValue;
 
@@ -52,6 +52,10 @@ pub(super) fn run(arguments: &Arguments, config: Option<&Path>) -> Result<(), Fa
     let data = data(&arguments.data)?;
     let event =
         NewEvent::parse(channel, kind, &data, key.as_deref(), exclude.as_deref()).map_err(Failure::input)?;
+    let (bytes, limit) = (data.len(), usize::try_from(settings.event_max).unwrap_or(usize::MAX));
+    if bytes > limit {
+        return Err(Failure::input(RequestError::DataTooLarge { bytes, limit }));
+    }
     let ids = match &arguments.url {
         Some(url) => over_http(url, &settings, &event)?,
         None => super::log(&settings, "publish")?.publish(&[event])?,

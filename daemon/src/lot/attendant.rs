@@ -418,7 +418,7 @@ impl Attendant {
 
 /// The poll or the stream that was read, if it is complete, nothing follows it, and no padding is wanted.
 fn simple(bytes: &[u8], socket: &Socket, server: &Server) -> Option<Simple> {
-    let Ok(Parsed::Poll(head)) = head::parse(bytes) else { return None };
+    let Ok(Parsed::Poll(head)) = head::parse(bytes, server.patience.head_max) else { return None };
     if head.length != bytes.len() {
         return None;
     }

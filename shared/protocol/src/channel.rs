@@ -11,7 +11,7 @@ use crate::RequestError;
 /// Longest channel name, in bytes of UTF-8.
 pub const MAX_CHANNEL_BYTES: usize = 200;
 
-/// Most channels that one request may name.
+/// Most channels that one request may name, whatever the settings say.
 pub const MAX_CHANNELS: usize = 64;
 
 /// A channel name: 1–200 bytes of UTF-8 without control characters, `/` or `,`.
@@ -84,9 +84,14 @@ impl Channels {
     ///
     /// As [`Channel::parse`]; [`RequestError::ChannelNotUtf8`]; [`RequestError::TooManyChannels`].
     pub fn parse_segment(segment: &[u8]) -> Result<Self, RequestError> {
+        Self::parse_at_most(segment, MAX_CHANNELS)
+    }
+
+    /// As [`parse_segment`](Self::parse_segment), with a limit of the settings.
+    pub(crate) fn parse_at_most(segment: &[u8], limit: usize) -> Result<Self, RequestError> {
         let named = segment.split(|b| *b == b',').count();
-        if named > MAX_CHANNELS {
-            return Err(RequestError::TooManyChannels { named });
+        if named > limit {
+            return Err(RequestError::TooManyChannels { named, limit });
         }
         let mut channels =
             segment.split(|b| *b == b',').map(Channel::parse_encoded).collect::<Result<Vec<_>, _>>()?;

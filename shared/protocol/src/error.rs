@@ -6,10 +6,9 @@
 use thiserror::Error;
 
 use crate::access::MAX_TOKEN_BYTES;
-use crate::channel::{MAX_CHANNEL_BYTES, MAX_CHANNELS};
-use crate::event::{MAX_DATA_BYTES, MAX_KEY_BYTES, MAX_KIND_BYTES};
+use crate::channel::MAX_CHANNEL_BYTES;
+use crate::event::{MAX_KEY_BYTES, MAX_KIND_BYTES};
 use crate::parameters::{MAX_CALLBACK_BYTES, MAX_TAB_BYTES};
-use crate::publish::MAX_PUBLISH_EVENTS;
 use crate::request::MAX_TARGET_BYTES;
 use crate::wait::MAX_WAIT_ID_BYTES;
 use crate::{Channel, Timestamp};
@@ -27,8 +26,8 @@ pub enum RequestError {
     ChannelCharacter { character: char },
     #[error("channel name is not UTF-8; percent-encode the name's UTF-8 bytes")]
     ChannelNotUtf8,
-    #[error("request names {named} channels, the limit is {MAX_CHANNELS}; ask for fewer")]
-    TooManyChannels { named: usize },
+    #[error("request names {named} channels, the limit is {limit}; ask for fewer")]
+    TooManyChannels { named: usize, limit: usize },
     #[error("wait_id is {bytes} bytes long; choose one of 1 to {MAX_WAIT_ID_BYTES} bytes")]
     WaitIdLength { bytes: usize },
     #[error("wait_id is not UTF-8 or contains a control character; choose letters and digits")]
@@ -87,8 +86,8 @@ pub enum RequestError {
     KindCharacter,
     #[error("types that begin with \"everpoll:\" are reserved; choose another")]
     KindReserved,
-    #[error("data is {bytes} bytes long, the limit is {MAX_DATA_BYTES}; publish a reference to it instead")]
-    DataTooLarge { bytes: usize },
+    #[error("data is {bytes} bytes long, the limit is {limit}; publish a reference to it instead")]
+    DataTooLarge { bytes: usize, limit: usize },
     #[error("data is not JSON: {reason}")]
     DataNotJson { reason: String },
     #[error("data is nested deeper than 128 levels; flatten it")]
@@ -103,8 +102,8 @@ pub enum RequestError {
     PublishMalformed { reason: String },
     #[error("array is empty; send at least one event")]
     PublishEmpty,
-    #[error("array has {events} events, the limit is {MAX_PUBLISH_EVENTS}; send several requests")]
-    PublishTooMany { events: usize },
+    #[error("array has {events} events, the limit is {limit}; send several requests")]
+    PublishTooMany { events: usize, limit: usize },
     #[error("event {index} (counted from 0): {source}")]
     InEvent { index: usize, source: Box<Self> },
     #[error("publishing key is missing or wrong; send it as Authorization: Bearer")]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{Channel, Data, RequestError, Timestamp, WaitId};
 
-/// Largest data of one event, in bytes of JSON text: 1 MiB.
+/// Largest data of one event, in bytes of JSON text: 1 MiB. The database refuses more; `event_max` may be less.
 pub const MAX_DATA_BYTES: usize = 1024 * 1024;
 
 /// Longest event type, in bytes of UTF-8.

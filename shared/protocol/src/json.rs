@@ -22,7 +22,7 @@ impl Data {
     /// [`RequestError::DataTooLarge`], [`RequestError::DataNotJson`] or [`RequestError::DataTooDeep`].
     pub fn parse(text: &str) -> Result<Self, RequestError> {
         if text.len() > MAX_DATA_BYTES {
-            return Err(RequestError::DataTooLarge { bytes: text.len() });
+            return Err(RequestError::DataTooLarge { bytes: text.len(), limit: MAX_DATA_BYTES });
         }
         serde_json::from_str::<&RawValue>(text)
             .map_err(|error| RequestError::DataNotJson { reason: error.to_string() })?;

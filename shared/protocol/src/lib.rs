@@ -56,7 +56,7 @@ pub use json::Data;
 pub use network::{Cut, Network, Networks};
 pub use origins::Origins;
 pub use poll::{Answer, Input, Poll, Reconnect, Step};
-pub use publish::{MAX_PUBLISH_EVENTS, PublishRequest};
+pub use publish::{MAX_PUBLISH_EVENTS, PublishRequest, PublishSizes};
 pub use readiness::WakeupPath;
 pub use reply::{Form, Head, Reply, UNCACHED};
 pub use request::{Flavor, Headers, Limits, MAX_TARGET_BYTES, Pad, PollRequest, RawRequest, Request, Tab};

@@ -3,10 +3,26 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{Headers, NewEvent, RequestError};
+use crate::{Headers, MAX_DATA_BYTES, NewEvent, RequestError};
 
-/// Most events of one publishing request.
+/// Most events of one publishing request, whatever the settings say, and of one transaction.
 pub const MAX_PUBLISH_EVENTS: usize = 1000;
+
+/// How much one publishing request may bring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublishSizes {
+    /// The largest data of an event, in bytes of JSON text, at most [`MAX_DATA_BYTES`](crate::MAX_DATA_BYTES).
+    pub event_max: usize,
+    /// Most events, at most [`MAX_PUBLISH_EVENTS`].
+    pub batch_max: usize,
+}
+
+impl Default for PublishSizes {
+    /// As much as there may ever be.
+    fn default() -> Self {
+        Self { event_max: MAX_DATA_BYTES, batch_max: MAX_PUBLISH_EVENTS }
+    }
+}
 
 /// Events that are to be appended together, in this order: all or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +44,12 @@ struct EventInput<'a> {
 }
 
 impl PublishRequest {
-    /// Parses a body: one event, or an array of 1–1,000.
-    pub(crate) fn parse(headers: &dyn Headers, body: &[u8]) -> Result<Self, RequestError> {
+    /// Parses a body: one event, or an array of them.
+    pub(crate) fn parse(
+        headers: &dyn Headers,
+        body: &[u8],
+        sizes: PublishSizes,
+    ) -> Result<Self, RequestError> {
         let content_type = headers.header("content-type").unwrap_or_default();
         let media_type = content_type.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
         // A page of another site can send text/plain without asking first; this type it cannot (WHATWG Fetch,
@@ -42,16 +62,18 @@ impl PublishRequest {
         let body = std::str::from_utf8(body)
             .map_err(|error| RequestError::PublishMalformed { reason: error.to_string() })?;
         if !body.trim_ascii_start().starts_with('[') {
-            return Ok(Self { events: vec![parse_event(body).map_err(|error| error.0)?] });
+            return Ok(Self { events: vec![parse_event(body, sizes).map_err(|error| error.0)?] });
         }
         let parts: Vec<&RawValue> = serde_json::from_str(body).map_err(malformed)?;
         match parts.len() {
             0 => return Err(RequestError::PublishEmpty),
-            events if events > MAX_PUBLISH_EVENTS => return Err(RequestError::PublishTooMany { events }),
+            events if events > sizes.batch_max => {
+                return Err(RequestError::PublishTooMany { events, limit: sizes.batch_max });
+            }
             _ => {}
         }
         let event = |(index, part): (usize, &&RawValue)| {
-            parse_event(part.get())
+            parse_event(part.get(), sizes)
                 .map_err(|error| RequestError::InEvent { index, source: Box::new(error.0) })
         };
         Ok(Self { events: parts.iter().enumerate().map(event).collect::<Result<_, _>>()? })
@@ -60,9 +82,13 @@ impl PublishRequest {
 
 struct EventError(RequestError);
 
-fn parse_event(json: &str) -> Result<NewEvent, EventError> {
+fn parse_event(json: &str, sizes: PublishSizes) -> Result<NewEvent, EventError> {
     let input: EventInput<'_> = serde_json::from_str(json)
         .map_err(|error| EventError(RequestError::PublishMalformed { reason: error.to_string() }))?;
+    let bytes = input.data.get().len();
+    if bytes > sizes.event_max {
+        return Err(EventError(RequestError::DataTooLarge { bytes, limit: sizes.event_max }));
+    }
     let (key, exclude) = (input.key.as_deref(), input.exclude.as_deref());
     NewEvent::parse(&input.channel, &input.kind, input.data.get(), key, exclude).map_err(EventError)
 }
@@ -72,22 +98,39 @@ mod tests {
     use super::*;
     use crate::request::tests::TestHeaders;
 
+    const SIZES: PublishSizes = PublishSizes { event_max: MAX_DATA_BYTES, batch_max: MAX_PUBLISH_EVENTS };
+
     const JSON: TestHeaders = TestHeaders(&[("content-type", "application/json; charset=utf-8")]);
 
     fn code(body: &str) -> &'static str {
-        PublishRequest::parse(&JSON, body.as_bytes()).unwrap_err().code()
+        PublishRequest::parse(&JSON, body.as_bytes(), SIZES).unwrap_err().code()
     }
 
     #[test]
     fn body_is_one_event_or_an_array() {
         let one = r#"{"channel":"cheese","type":"made","data":{"a": 1},"key":"k","exclude":"w"}"#;
-        let request = PublishRequest::parse(&JSON, one.as_bytes()).unwrap();
+        let request = PublishRequest::parse(&JSON, one.as_bytes(), SIZES).unwrap();
         assert_eq!(request.events[0].data.as_str(), r#"{"a": 1}"#);
         assert_eq!(request.events[0].key.as_deref(), Some("k"));
         let many = format!(" [{}]", vec![one; 1000].join(","));
-        assert_eq!(PublishRequest::parse(&JSON, many.as_bytes()).unwrap().events.len(), 1000);
+        assert_eq!(PublishRequest::parse(&JSON, many.as_bytes(), SIZES).unwrap().events.len(), 1000);
         let too_many = format!("[{}]", vec![one; 1001].join(","));
         assert_eq!(code(&too_many), "publish_too_many");
+    }
+
+    #[test]
+    fn sizes_of_the_settings_hold_before_those_of_the_log() {
+        let sizes = PublishSizes { event_max: 10, batch_max: 2 };
+        let parse = |body: &str| PublishRequest::parse(&JSON, body.as_bytes(), sizes);
+        let event = |data: &str| format!(r#"{{"channel":"c","type":"t","data":{data}}}"#);
+        assert!(parse(&format!("[{0},{0}]", event("\"12345678\""))).is_ok());
+        let error = parse(&event("\"123456789\"")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "data is 11 bytes long, the limit is 10; publish a reference to it instead"
+        );
+        let error = parse(&format!("[{0},{0},{0}]", event("1"))).unwrap_err();
+        assert_eq!(error.to_string(), "array has 3 events, the limit is 2; send several requests");
     }
 
     #[test]
@@ -100,11 +143,12 @@ mod tests {
         let error = PublishRequest::parse(
             &JSON,
             br#"[{"channel":"c","type":"t","data":1},{"channel":"a/b","type":"t","data":1}]"#,
+            SIZES,
         )
         .unwrap_err();
         assert!(error.to_string().starts_with("event 1 "), "{error}");
         assert_eq!((error.code(), error.status()), ("channel_character", 400));
         let plain = TestHeaders(&[("content-type", "text/plain")]);
-        assert_eq!(PublishRequest::parse(&plain, b"{}").unwrap_err().status(), 415);
+        assert_eq!(PublishRequest::parse(&plain, b"{}", SIZES).unwrap_err().status(), 415);
     }
 }

@@ -14,16 +14,13 @@ use crate::dress::Dress;
 use crate::parameters::Parameters;
 use crate::script::{SCRIPT_HASH, ScriptRequest};
 use crate::{
-    Access, Channels, Cursor, Cut, Form, Network, Origins, PublishRequest, Publisher, RequestError, Route,
-    Timestamp, WaitId, upgrade,
+    Access, Channels, Cursor, Cut, Form, Network, Origins, PublishRequest, PublishSizes, Publisher,
+    RequestError, Route, Timestamp, WaitId, upgrade,
 };
 
 /// Longest request target (path and query), in bytes. Longer ones do not pass all proxies anyway: squid, haproxy,
 /// Apache and nginx stop between 8,000 and 16,000.
 pub const MAX_TARGET_BYTES: usize = 8192;
-
-/// Largest body of a poll, in bytes: it holds the same parameters as a query.
-const MAX_POLL_BODY_BYTES: usize = 64 * 1024;
 
 /// How often a padded hold sends a space when the client does not say. Proxies that cut what is silent were seen to wait
 /// for 20 s and more.
@@ -76,8 +73,14 @@ pub struct Limits {
     pub origins: Origins,
     /// Whether a poll may be answered as a script.
     pub jsonp: bool,
+    /// Most channels that one request may name, at most [`MAX_CHANNELS`](crate::MAX_CHANNELS).
+    pub channels_max: usize,
+    /// The largest body of a poll, in bytes: it holds the same parameters as a query.
+    pub poll_body_max: usize,
     /// The largest body of a publishing request, in bytes.
     pub publish_body_max: usize,
+    /// How much of events it may bring.
+    pub publish_sizes: PublishSizes,
     /// Who may read.
     pub access: Access,
     /// Who may publish.
@@ -173,7 +176,7 @@ impl Limits {
     /// The largest body that a request to `target` may have, in bytes.
     pub fn body(&self, target: &[u8]) -> usize {
         match Route::of(target) {
-            Route::Poll(_) => MAX_POLL_BODY_BYTES,
+            Route::Poll(_) => self.poll_body_max,
             Route::Publish => self.publish_body_max,
             Route::Script(_) | Route::Probe(_) | Route::Elsewhere => 0,
         }
@@ -221,7 +224,7 @@ impl Request {
             (Route::Poll(_), _) => Err(RequestError::MethodNotAllowed { allow: POLL_METHODS }),
             (Route::Publish, "POST") => {
                 let key = limits.publisher.admit(raw.headers, raw.peer_is_local)?;
-                let request = PublishRequest::parse(raw.headers, raw.body)?;
+                let request = PublishRequest::parse(raw.headers, raw.body, limits.publish_sizes)?;
                 if let Some(key) = key {
                     key.check(&request.events)?;
                 }
@@ -251,7 +254,7 @@ impl Request {
         if segments.next().is_some() {
             return Err(RequestError::NotFound);
         }
-        let channels = Channels::parse_segment(channels)?;
+        let channels = Channels::parse_at_most(channels, limits.channels_max)?;
         let wait_id: Cow<'_, [u8]> = percent_decode(wait_id).into();
         // `/e/cheese/` is what a page without a wait_id makes of its URL.
         let wait_id = (!wait_id.is_empty()).then(|| WaitId::parse(&wait_id)).transpose()?;
@@ -324,7 +327,10 @@ pub(crate) mod tests {
             heartbeat: Duration::from_secs(15),
             origins: Origins::default(),
             jsonp: false,
+            channels_max: 64,
+            poll_body_max: 64 * 1024,
             publish_body_max: 1000,
+            publish_sizes: PublishSizes::default(),
             access: Access::Open,
             publisher: Publisher::new(Vec::new(), true),
         }

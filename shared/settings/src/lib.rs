@@ -136,6 +136,16 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// Largest body of `POST /publish`, bytes, at least [`MIN_BODY_BYTES`]. Default: 8 MiB.
     pub body_max: u64,
+    /// Largest data of an event that is published over HTTP, 64 bytes–1 MiB. Default: 1 MiB.
+    pub event_max: u64,
+    /// Most events of one publishing request, 1–1,000. Default: 1,000.
+    pub batch_max: u32,
+    /// Most channels of one poll, 1–64. Default: 64.
+    pub channels_max: u32,
+    /// Largest body of a poll, 1 KiB–1 MiB. Default: 64 KiB.
+    pub poll_body_max: u64,
+    /// Largest head of a request, 4–64 KiB. Default: 16 KiB.
+    pub head_max: u64,
     /// Which diagnostics are written, as `tracing-subscriber`'s `EnvFilter` reads it. Default: `info`.
     pub log: String,
     /// How diagnostics look. Default: text.
@@ -214,6 +224,11 @@ impl Default for Settings {
             ghost_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
             body_max: 8 * 1024 * 1024,
+            event_max: 1024 * 1024,
+            batch_max: 1000,
+            channels_max: 64,
+            poll_body_max: 64 * 1024,
+            head_max: 16 * 1024,
             log: "info".into(),
             log_format: LogFormat::Text,
             access_is_written: false,

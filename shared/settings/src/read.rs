@@ -80,6 +80,15 @@ impl Settings {
             body_max: sources
                 .take("body_max", bytes(MIN_BODY_BYTES, 256 << 20, "8MiB"))
                 .unwrap_or(is.body_max),
+            event_max: sources.take("event_max", bytes(64, 1 << 20, "1MiB")).unwrap_or(is.event_max),
+            batch_max: sources.take("batch_max", number("events", 1, 1000, 1000)).unwrap_or(is.batch_max),
+            channels_max: sources
+                .take("channels_max", number("channels", 1, 64, 64))
+                .unwrap_or(is.channels_max),
+            poll_body_max: sources
+                .take("poll_body_max", bytes(1 << 10, 1 << 20, "64KiB"))
+                .unwrap_or(is.poll_body_max),
+            head_max: sources.take("head_max", bytes(4 << 10, 64 << 10, "16KiB")).unwrap_or(is.head_max),
             log: sources.take("log", log).unwrap_or(is.log),
             log_format: sources.take("log_format", log_format).unwrap_or(is.log_format),
             access_is_written: access.is_some() || sources.has("access"),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use everpoll_protocol::{Channel, Limits, Live, Patterns, Proxies, Publisher, Tokens};
+use everpoll_protocol::{Channel, Limits, Live, Patterns, Proxies, PublishSizes, Publisher, Tokens};
 
 use crate::keyring::{self, Keys};
 use crate::{Access, NamedKey, Secret, Settings};
@@ -21,7 +21,13 @@ impl Settings {
             origins: self.allow_origins.clone(),
             jsonp: self.jsonp,
             access: self.protocol_access(),
+            channels_max: self.channels_max as usize,
+            poll_body_max: usize::try_from(self.poll_body_max).unwrap_or(usize::MAX),
             publish_body_max: usize::try_from(self.body_max).unwrap_or(usize::MAX),
+            publish_sizes: PublishSizes {
+                event_max: usize::try_from(self.event_max).unwrap_or(usize::MAX),
+                batch_max: self.batch_max as usize,
+            },
             publisher: Publisher::new(keys, listens_locally),
         }
     }

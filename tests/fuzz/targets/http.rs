@@ -17,7 +17,7 @@ enum Meaning {
 }
 
 fn read(bytes: &[u8]) -> Meaning {
-    match head::parse(bytes) {
+    match head::parse(bytes, head::HEAD_MAX) {
         Ok(Parsed::Partial) => Meaning::Partial,
         Ok(Parsed::Other) => Meaning::Other,
         Ok(Parsed::Poll(head)) => {

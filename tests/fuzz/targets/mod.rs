@@ -25,7 +25,7 @@ mod parser;
 
 use std::time::Duration;
 
-use everpoll_protocol::{Access, Headers, Limits, Origins, Publisher, RawRequest, Timestamp};
+use everpoll_protocol::{Access, Headers, Limits, Origins, PublishSizes, Publisher, RawRequest, Timestamp};
 
 /// A target: its name, which is that of its corpus, and the check.
 pub(crate) type Target = (&'static str, fn(&[u8]));
@@ -65,7 +65,10 @@ fn limits() -> Limits {
         heartbeat: Duration::from_secs(15),
         origins: Origins::parse("https://shop.example http://[::1]:8080").expect("two origins"),
         jsonp: true,
+        channels_max: 64,
+        poll_body_max: 64 * 1024,
         publish_body_max: 20_000,
+        publish_sizes: PublishSizes::default(),
         access: Access::Open,
         publisher: Publisher::new(Vec::new(), true),
     }

@@ -14,6 +14,7 @@ mod listening;
 mod pages;
 mod publishing;
 mod retention;
+mod sizes;
 
 use std::fmt::Write as _;
 
@@ -50,6 +51,7 @@ const PARTS: &[&[Key]] = &[
     retention::KEYS,
     following::KEYS,
     limits::KEYS,
+    sizes::KEYS,
     diagnostics::KEYS,
 ];
 
