@@ -366,6 +366,32 @@ fn scripts_are_not_answered_for_a_cookie() {
 }
 
 #[test]
+fn until_access_is_written_down_no_page_of_another_name_reads() {
+    // Not set, as in a try-out.
+    let guarded = Guarded::with(&[("EVERPOLL_ACCESS", "")]);
+    guarded.daemon.publish(r#"{"channel":"cheese","type":"made","data":"gouda"}"#);
+    let doors = guarded.doors().into_iter().chain([("daemon", guarded.daemon.address())]);
+    for ((door, address), transport) in doors.flat_map(|door| TRANSPORTS.map(|transport| (door, transport))) {
+        let ask = |host: &str| {
+            let request = request(transport, "cheese", &Credential::default());
+            verdict(door, transport, address, &request.header("Host", host))
+        };
+        // What a page's name leads to, its own server decides.
+        let (code, text) = ask("evil.example:8377");
+        assert_eq!(code, "host_not_local", "{door}, {transport}");
+        assert!(text.contains("evil.example") && text.contains("access = \"open\""), "{text}");
+        for own in ["localhost:8377", "127.0.0.1", "[::1]:8377", "shop.localhost"] {
+            assert_eq!(ask(own).0, "ok", "{door}, {transport}, {own}");
+        }
+    }
+    let written = Guarded::with(&[("EVERPOLL_ACCESS", "open")]);
+    for (door, address) in written.doors() {
+        let request = request("short-poll", "cheese", &Credential::default()).header("Host", "shop.example");
+        assert_eq!(verdict(door, "short-poll", address, &request).0, "ok", "{door}");
+    }
+}
+
+#[test]
 fn keys_of_tokens_are_exchanged_without_a_restart() {
     let (signer, directory) = (Signer::new(), TestDir::new());
     let put = |kid: &str, secret: &str| {

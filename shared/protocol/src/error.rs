@@ -162,6 +162,10 @@ pub enum RequestError {
     AccessMalformed { reason: String },
     #[error("the right to read was valid until {at}; ask again")]
     AccessExpired { at: Timestamp },
+    #[error(
+        "host {host:?} is no name of this machine's own, and access is not set; ask for localhost or an address, or write access = \"open\" (EVERPOLL_ACCESS=open)"
+    )]
+    HostNotLocal { host: String },
     #[error("channel {channel:?} may not be read with these rights; leave it out, or get rights for it")]
     ChannelForbidden { channel: Channel },
     #[error("the log refused the event: {reason}")]
@@ -226,6 +230,7 @@ impl RequestError {
             | Self::AccessMissing { .. }
             | Self::AccessMalformed { .. }
             | Self::AccessExpired { .. }
+            | Self::HostNotLocal { .. }
             | Self::ChannelForbidden { .. }
             | Self::JsonpOff
             | Self::OriginNotAllowed => 403,
@@ -295,6 +300,7 @@ impl RequestError {
             Self::AccessMissing { .. } => "access_missing",
             Self::AccessMalformed { .. } => "access_malformed",
             Self::AccessExpired { .. } => "access_expired",
+            Self::HostNotLocal { .. } => "host_not_local",
             Self::ChannelForbidden { .. } => "channel_forbidden",
             Self::Refused { .. } => "refused",
             Self::NotFound => "not_found",

@@ -51,7 +51,8 @@ impl Settings {
 
     fn protocol_access(&self) -> everpoll_protocol::Access {
         match self.access {
-            Access::Open => everpoll_protocol::Access::Open,
+            Access::Open if self.access_is_written => everpoll_protocol::Access::Open,
+            Access::Open => everpoll_protocol::Access::Here,
             Access::Token => everpoll_protocol::Access::Token(self.tokens()),
             Access::Proxy => everpoll_protocol::Access::Proxy(Proxies {
                 channels_header: self.access_header.to_ascii_lowercase().into(),

@@ -4,6 +4,7 @@
 //! publish. What a newcomer gets wrong: a request that names several channels, one of which is not granted, is refused as a
 //! whole, with that channel's name. Left out silently, it would look like a channel on which nothing happens.
 
+mod here;
 mod key;
 mod live;
 mod pattern;
@@ -33,6 +34,8 @@ use crate::{Channels, RawRequest, RequestError, Timestamp};
 pub enum Access {
     /// Not at all: whoever reaches the program reads any channel.
     Open,
+    /// As [`Open`](Self::Open), for whoever asks for this machine by address or as `localhost`: no page of another site.
+    Here,
     /// By the token that each brings.
     Token(Tokens),
     /// By what the web server in front says of each.
@@ -76,6 +79,7 @@ impl Access {
     ) -> Result<Option<Duration>, RequestError> {
         let grant = match self {
             Self::Open => return Ok(None),
+            Self::Here => return here::check(raw.headers).map(|()| None),
             Self::Token(tokens) => {
                 // A script of any page is loaded with the visitor's cookies, and whatever it says is that page's to read. A
                 // token that the page itself knows is another matter.

@@ -11,8 +11,8 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "Who may read. open: whoever reaches the program reads any channel. token: each request brings a token (JWT) \
                   that says which channels, and until when. proxy: the web server in front asks the application, and hands its \
                   answer over in a header.",
-        advice: "The default holds only with a SQLite file and an address of this machine; otherwise it must be written \
-                 down, since a web server in front makes any address public.",
+        advice: "The default holds only with a SQLite file and an address of this machine, and for who asks for localhost or an \
+                 address; otherwise it must be written down, since a web server in front makes any address public.",
         secret: false,
     },
     Key {
