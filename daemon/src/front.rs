@@ -6,6 +6,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,8 +15,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use everpoll_protocol::{
-    Ended, Flavor, Head, Place, PollRequest, RawRequest, Reconnect, Reply, Request, RequestError, ServeError,
-    Wire,
+    Client, Ended, Failure, Flavor, Head, Place, PollRequest, RawRequest, Reconnect, Reply, Request,
+    RequestError, ServeError, Wire,
 };
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -32,12 +33,20 @@ use crate::tls::Greeting;
 use crate::transport::feed::Follower;
 use crate::transport::long_poll::{self, Turn};
 use crate::transport::{Connection, eventsource, padded, websocket};
+use crate::visitors::Visit;
 
 /// How long accepting pauses when the process has no file left for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a refused client may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// Most clients at a time that are told over TLS that there is no room for them, each a file and a handshake.
+pub(crate) const GOODBYES: usize = 64;
+
+/// How long each of them takes the place of another at least, and how long its handshake may take.
+const GOODBYE_PAUSE: Duration = Duration::from_secs(1);
+const GOODBYE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long no connection must have come before a daemon that stops no longer listens, and how long it listens at most.
 /// Those that the kernel has taken for us would be reset, with the requests that they have sent.
@@ -76,19 +85,9 @@ async fn accept_all(listener: &mut Listener, server: &Arc<Server>) {
             },
         };
         match accepted {
-            Ok(stream) => {
-                let open = server.connections.load(Ordering::Relaxed);
-                if open >= server.patience.connections_max {
-                    COUNTS.hit(Limit::Connections);
-                    COUNTS.error(ServeError::Overloaded.code());
-                    send_away(&stream, server);
-                    continue;
-                }
+            Ok((stream, peer)) => {
+                let Some(stream) = admit(stream, peer, server) else { continue };
                 COUNTS.accepted.one();
-                let stream = match stream {
-                    Stream::Tcp(stream) if server.tls.is_some() => Stream::Fresh(stream),
-                    stream => stream,
-                };
                 if let Ok(socket) = stream.into_socket() {
                     // Now and not by whoever serves it later: a daemon that stops waits for all of them.
                     server.connections.fetch_add(1, Ordering::SeqCst);
@@ -105,15 +104,52 @@ async fn accept_all(listener: &mut Listener, server: &Arc<Server>) {
     }
 }
 
+/// Lets a new connection in, or sends it away.
+fn admit(stream: Stream, peer: Option<IpAddr>, server: &Arc<Server>) -> Option<Stream> {
+    let stream = match stream {
+        Stream::Tcp(stream, visit) if server.tls.is_some() => Stream::Fresh(stream, visit),
+        stream => stream,
+    };
+    // A web server in front has many clients behind it: what each of them holds is counted instead.
+    let client = peer.filter(|peer| !server.limits.fronts.includes(*peer)).map(Client::at);
+    let open = server.connections.load(Ordering::Relaxed);
+    let (limit, error) = match Visit::begin(client, server.patience.per_address) {
+        _ if open >= server.patience.connections_max => (Limit::Connections, ServeError::Overloaded),
+        None => (Limit::ConnectionsPerAddress, ServeError::TooManyConnections),
+        Some(visit) => return Some(stream.of_visit(visit)),
+    };
+    COUNTS.hit(limit);
+    COUNTS.error(error.code());
+    send_away(stream, error, server);
+    None
+}
+
 /// Tells a client that there is no room for it. What does not fit into the socket's empty buffer is not waited for.
-fn send_away(stream: &Stream, server: &Server) {
-    // With TLS, it would take a handshake to tell it; it sees the end of the connection.
-    if server.tls.is_some() && matches!(stream, Stream::Tcp(_)) {
-        return;
-    }
+fn send_away(stream: Stream, error: ServeError, server: &Arc<Server>) {
     let reconnect_in = server.reconnect_in(Reconnect::ShortPoll);
-    let reply = Reply::serve_error(ServeError::Overloaded, reconnect_in, false);
-    let _ = stream.write_now(&to_bytes(&reply, Connection { keep_alive: false, http10: false }));
+    let reply = Reply::serve_error(error, reconnect_in, false);
+    let bytes = to_bytes(&reply, Connection { keep_alive: false, http10: false });
+    match stream {
+        Stream::Fresh(socket, _) => say_goodbye(socket, bytes, server),
+        stream => drop(stream.write_now(&bytes)),
+    }
+}
+
+/// The same where it takes a handshake to tell it. That has a price, which is bounded: [`GOODBYES`] at a time, none of which makes room
+/// within [`GOODBYE_PAUSE`]. Those above see the end of their connection.
+fn say_goodbye(socket: TcpStream, bytes: Bytes, server: &Arc<Server>) {
+    let Ok(permit) = server.goodbyes.clone().try_acquire_owned() else { return };
+    let server = server.clone();
+    tokio::spawn(async move {
+        let pause = tokio::time::sleep(GOODBYE_PAUSE);
+        if let Some(tls) = &server.tls
+            && let Greeting::Secured(secured) = tls.greet(socket, GOODBYE_PATIENCE).await
+        {
+            refuse(&Stream::Tls(secured, Visit::go_on(None)), &bytes, &server).await;
+        }
+        pause.await;
+        drop(permit);
+    });
 }
 
 /// Serves a connection, of which these bytes were read, until it waits in a [lot](crate::lot) or is closed.
@@ -181,7 +217,7 @@ pub(crate) async fn end_stream(stream: Stream, server: Arc<Server>, last: Option
 async fn run(stream: Stream, mut buffer: Vec<u8>, held: Option<Box<Held>>, server: Arc<Server>) {
     let counted = Counted::already(&server.connections);
     let (stream, is_new) = match stream {
-        Stream::Fresh(stream) => match Box::pin(greet(stream, &server)).await {
+        Stream::Fresh(stream, visit) => match Box::pin(greet(stream, visit, &server)).await {
             Some(stream) => (stream, true),
             None => return,
         },
@@ -204,13 +240,13 @@ async fn run(stream: Stream, mut buffer: Vec<u8>, held: Option<Box<Held>>, serve
 }
 
 /// Lets a new connection begin with TLS; `None` when it is of no use any more.
-async fn greet(stream: TcpStream, server: &Server) -> Option<Stream> {
+async fn greet(stream: TcpStream, visit: Visit, server: &Server) -> Option<Stream> {
     let tls = server.tls.as_ref()?;
     match tls.greet(stream, server.patience.head).await {
-        Greeting::Secured(secured) => Some(Stream::Tls(secured)),
+        Greeting::Secured(secured) => Some(Stream::Tls(secured, visit)),
         Greeting::Plain(stream) => {
             if let Read::Refuse(bytes) = refusal(&RequestError::TlsExpected) {
-                refuse(&Stream::Tcp(stream), &bytes, server).await;
+                refuse(&Stream::Tcp(stream, visit), &bytes, server).await;
             }
             None
         }
@@ -395,17 +431,32 @@ fn parse(head: &PollHead<'_>, stream: &Stream, server: &Server) -> Read {
         web_server: None,
         now: server::now(),
     };
-    let reply = match Request::parse(&raw, &server.limits) {
+    let sender = server.limits.fronts.sender_of(&raw);
+    let reply = match Request::receive(&raw, &server.limits, sender) {
         Ok(Request::Poll(request)) => return Read::Poll(Box::new(request), connection),
         Ok(Request::Options { allow, form }) => Reply::options(allow, &form),
         // The front keeps only polls; the others are hyper's.
         Ok(Request::Publish(_) | Request::Script(_)) => Reply::serve_error(ServeError::Internal, 0, false),
-        Err(error) => {
-            COUNTS.error(error.code());
-            Reply::refused(&error, &raw, &server.limits)
+        Err(failure) => {
+            COUNTS.failure(&failure);
+            let reconnect_in = || server.reconnect_in(Reconnect::ShortPoll);
+            Reply::refused(&failure, &raw, &server.limits, reconnect_in)
         }
     };
     Read::Reply(to_bytes(&reply, connection), connection)
+}
+
+/// The answer to a request that is one too many.
+pub(crate) fn too_many(
+    error: ServeError,
+    raw: &RawRequest<'_>,
+    connection: Connection,
+    server: &Server,
+) -> Bytes {
+    let failure = Failure::Serve(error);
+    COUNTS.failure(&failure);
+    let reply = Reply::refused(&failure, raw, &server.limits, || server.reconnect_in(Reconnect::ShortPoll));
+    to_bytes(&reply, connection)
 }
 
 fn refusal(error: &RequestError) -> Read {

@@ -13,7 +13,7 @@
 use std::fs::{File, Metadata, Permissions};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::ToSocketAddrs;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -28,6 +28,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
 
 use crate::stream::Stream;
+use crate::visitors::Visit;
 
 /// How many connections the kernel keeps until they are accepted. It cuts this to its own limit
 /// (`net.core.somaxconn` on Linux).
@@ -153,16 +154,16 @@ impl Listener {
         }
     }
 
-    /// The next connection. Cancel safe.
-    pub(crate) async fn accept(&self) -> io::Result<Stream> {
+    /// The next connection, and where it comes from; over a unix socket from nowhere. Cancel safe.
+    pub(crate) async fn accept(&self) -> io::Result<(Stream, Option<IpAddr>)> {
         match &self.socket {
             Accepting::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, peer) = listener.accept().await?;
                 // A reply is one write; it must not wait for the acknowledgement of the one before.
                 stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
+                Ok((Stream::Tcp(stream, Visit::go_on(None)), Some(peer.ip())))
             }
-            Accepting::Unix(listener) => Ok(Stream::Unix(listener.accept().await?.0)),
+            Accepting::Unix(listener) => Ok((Stream::Unix(listener.accept().await?.0), None)),
         }
     }
 

@@ -32,6 +32,7 @@ use crate::server::Server;
 use crate::stream::is_local;
 use crate::tls::Secured;
 use crate::transport::Connection;
+use crate::visitors::Visit;
 
 /// All lots of a daemon; connections are dealt out in turn.
 #[derive(Default)]
@@ -184,47 +185,47 @@ impl std::fmt::Debug for Lots {
 /// A client's connection without a reactor.
 pub(crate) enum Socket {
     /// From a TCP port.
-    Tcp(TcpStream),
+    Tcp(TcpStream, Visit),
     /// From a unix socket.
     Unix(UnixStream),
     /// From a TCP port that speaks TLS, before it has.
-    Fresh(TcpStream),
+    Fresh(TcpStream, Visit),
     /// From a TCP port, with TLS.
-    Tls(Secured<TcpStream>),
+    Tls(Secured<TcpStream>, Visit),
 }
 
 impl Socket {
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         COUNTS.watch(match self {
-            Self::Tcp(stream) | Self::Fresh(stream) => Read::read(&mut &*stream, buffer),
+            Self::Tcp(stream, _) | Self::Fresh(stream, _) => Read::read(&mut &*stream, buffer),
             Self::Unix(stream) => Read::read(&mut &*stream, buffer),
-            Self::Tls(secured) => secured.read_now(buffer),
+            Self::Tls(secured, _) => secured.read_now(buffer),
         })
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         COUNTS.watch(match self {
-            Self::Tcp(stream) | Self::Fresh(stream) => Write::write(&mut &*stream, bytes),
+            Self::Tcp(stream, _) | Self::Fresh(stream, _) => Write::write(&mut &*stream, bytes),
             Self::Unix(stream) => Write::write(&mut &*stream, bytes),
-            Self::Tls(secured) => secured.write_now(bytes),
+            Self::Tls(secured, _) => secured.write_now(bytes),
         })
     }
 
     /// Whether a task has to serve what comes, whatever it is.
     fn is_fresh(&self) -> bool {
-        matches!(self, Self::Fresh(_))
+        matches!(self, Self::Fresh(..))
     }
 
     /// Whether there is something to read of which the system knows nothing any more.
     fn has_plaintext(&self) -> bool {
-        matches!(self, Self::Tls(secured) if secured.has_plaintext())
+        matches!(self, Self::Tls(secured, _) if secured.has_plaintext())
     }
 
     /// Whether the other end is this machine, and its address.
     fn peer(&self) -> (bool, Option<IpAddr>) {
         let stream = match self {
-            Self::Tcp(stream) | Self::Fresh(stream) => stream,
-            Self::Tls(secured) => secured.socket(),
+            Self::Tcp(stream, _) | Self::Fresh(stream, _) => stream,
+            Self::Tls(secured, _) => secured.socket(),
             Self::Unix(_) => return (true, None),
         };
         let peer = stream.peer_addr().ok().map(|peer| peer.ip());
@@ -242,9 +243,9 @@ impl Socket {
     fn with_source<T>(&self, call: impl FnOnce(&mut SourceFd<'_>) -> T) -> T {
         use std::os::fd::AsRawFd;
         let number = match self {
-            Self::Tcp(stream) | Self::Fresh(stream) => stream.as_raw_fd(),
+            Self::Tcp(stream, _) | Self::Fresh(stream, _) => stream.as_raw_fd(),
             Self::Unix(stream) => stream.as_raw_fd(),
-            Self::Tls(secured) => secured.socket().as_raw_fd(),
+            Self::Tls(secured, _) => secured.socket().as_raw_fd(),
         };
         call(&mut SourceFd(&number))
     }

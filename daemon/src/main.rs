@@ -25,6 +25,7 @@ mod stream;
 mod tailer;
 mod tls;
 mod transport;
+mod visitors;
 mod wakeup;
 mod window;
 

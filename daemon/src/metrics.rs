@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use everpoll_protocol::{Flavor, PollRequest};
+use everpoll_protocol::{Failure, Flavor, PollRequest, RequestError, ServeError};
 use tracing::warn;
 
 use crate::hub::lock;
@@ -114,9 +114,13 @@ impl Way {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Limit {
     Connections,
+    ConnectionsPerAddress,
+    RequestsPerAddress,
     Holds,
+    WebSocketsPerWaitId,
     CatchUp,
     PublishQueue,
+    PublishRate,
     Unsent,
     HeadTime,
     WriteTime,
@@ -124,11 +128,19 @@ pub(crate) enum Limit {
 
 impl Limit {
     /// All of them with their names and what happens; the place of each is its number.
-    pub(crate) const ALL: [(Self, &'static str, &'static str); 7] = [
+    pub(crate) const ALL: [(Self, &'static str, &'static str); 11] = [
         (Self::Connections, "connections_max", "new connections are sent away with 503"),
+        (
+            Self::ConnectionsPerAddress,
+            "connections_per_address",
+            "further connections from an address are sent away with 429, and its polls through a web server are answered at once",
+        ),
+        (Self::RequestsPerAddress, "requests_per_address", "requests from an address are answered with 429"),
         (Self::Holds, "holds_max", "further polls are answered at once instead of held"),
+        (Self::WebSocketsPerWaitId, "websockets_per_wait_id", "further WebSockets of a browser are closed"),
         (Self::CatchUp, "catch_up_max", "clients that are behind are answered with 503"),
         (Self::PublishQueue, "publish_queue", "publishes are answered with 503: the database is too slow"),
+        (Self::PublishRate, "publish_rate", "publishes with a key are answered with 429"),
         (Self::Unsent, "unsent_max", "slow clients with large replies are cut off"),
         (Self::HeadTime, "head_timeout", "clients that do not send their request are answered with 408"),
         (Self::WriteTime, "write_timeout", "clients that do not take their reply are cut off"),
@@ -188,6 +200,19 @@ impl Counts {
     /// An error was answered.
     pub(crate) fn error(&self, code: &'static str) {
         *lock(&self.errors).entry(code).or_default() += 1;
+    }
+
+    /// A request was not taken in.
+    pub(crate) fn failure(&self, failure: &Failure) {
+        self.error(match failure {
+            Failure::Request(error) => error.code(),
+            Failure::Serve(error) => error.code(),
+        });
+        match failure {
+            Failure::Request(RequestError::PublishRate { .. }) => self.hit(Limit::PublishRate),
+            Failure::Serve(ServeError::TooManyRequests) => self.hit(Limit::RequestsPerAddress),
+            _ => {}
+        }
     }
 
     /// How often each limit was hit.

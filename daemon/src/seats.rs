@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use everpoll_protocol::{Claim, Place, Places, Tab, WaitId};
 
 use crate::hub::{Sleeper, Wake, lock};
+use crate::metrics::{COUNTS, Limit};
 
 /// The places, and the waiters of those that can lose theirs.
 #[derive(Debug, Default)]
@@ -35,6 +36,15 @@ impl Seats {
         Self::take(seats, wait_id, tab, sleeper).map(|place| Seat { seats, place })
     }
 
+    /// As [`take_beside`](Self::take_beside), given back when it is dropped, and counted where there is none.
+    pub(crate) fn claim_beside<'a>(seats: &'a Mutex<Self>, wait_id: &WaitId, max: usize) -> Option<Seat<'a>> {
+        let place = Self::take_beside(seats, wait_id, max);
+        if place.is_none() {
+            COUNTS.hit(Limit::WebSocketsPerWaitId);
+        }
+        place.map(|place| Seat { seats, place })
+    }
+
     /// As [`claim`](Self::claim), for one who [gives it back](Self::give_back) himself.
     pub(crate) fn take(
         seats: &Mutex<Self>,
@@ -57,6 +67,11 @@ impl Seats {
             guard.replaceable.entry(place.number()).or_default().push(sleeper);
         }
         Some(place)
+    }
+
+    /// Asks for a place beside that one, of which `wait_id` has at most `max`.
+    pub(crate) fn take_beside(seats: &Mutex<Self>, wait_id: &WaitId, max: usize) -> Option<Place> {
+        lock(seats).places.join(wait_id, max)
     }
 
     /// Goes on with a place that was [taken](Self::take) before; `sleeper` has it now.

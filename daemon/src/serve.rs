@@ -85,6 +85,9 @@ async fn serve(settings: &Settings, handed: ListenFd) -> Result<()> {
         write: settings.write_timeout,
         head_max: usize::try_from(settings.head_max).unwrap_or(usize::MAX),
         connections_max,
+        // Nobody takes more than half.
+        per_address: (settings.connections_per_address as usize).min(connections_max.div_ceil(2)),
+        websockets_per_wait_id: settings.websockets_per_wait_id as usize,
         // Whoever is not held needs a connection as well.
         holds_max: (settings.holds_max as usize).min(connections_max - connections_max / 20),
         unsent_max: usize::try_from(settings.unsent_max).unwrap_or(usize::MAX),
@@ -233,8 +236,8 @@ fn is_over(doors: &mut JoinSet<bool>) -> bool {
 
 /// Raises the limit of open files as far as the system allows, and returns how many connections fit.
 fn raise_file_limit(wanted: usize) -> usize {
-    // Besides connections: databases, the listener, tokio's own.
-    const OTHER_FILES: u64 = 64;
+    // Besides connections: databases, the listener, tokio's own, and those that are sent away.
+    const OTHER_FILES: u64 = 64 + front::GOODBYES as u64;
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     let files = match rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {

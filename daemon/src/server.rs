@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use everpoll_protocol::{Cut, Limits, Network, Networks, PollRequest, Reconnect, Steering, Timestamp};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::catch_up::CatchUp;
+use crate::front::GOODBYES;
 use crate::health::Health;
 use crate::hub::{Hub, Sleeper, Wake, lock};
 use crate::metrics::{COUNTS, Limit, Way};
@@ -18,6 +19,7 @@ use crate::replies::Replies;
 use crate::seats::Seats;
 use crate::tls::Tls;
 use crate::transport::Streams;
+use crate::visitors::Visit;
 use crate::window::Window;
 
 /// How long a client may take, and how many there may be.
@@ -35,6 +37,10 @@ pub(crate) struct Patience {
     pub(crate) head_max: usize,
     /// Most connections at once.
     pub(crate) connections_max: usize,
+    /// Most connections of one address, or requests that are held for it over those of a web server in front.
+    pub(crate) per_address: usize,
+    /// Most WebSockets of one `wait_id`.
+    pub(crate) websockets_per_wait_id: usize,
     /// Most requests that are held at once, streams among them.
     pub(crate) holds_max: usize,
     /// Most bytes of replies that clients have not taken yet, all together.
@@ -60,6 +66,8 @@ pub(crate) struct Server {
     pub(crate) pages: Pages,
     /// Certificate and key, where TCP ports speak TLS.
     pub(crate) tls: Option<Arc<Tls>>,
+    /// For those whom it takes a handshake to send away.
+    pub(crate) goodbyes: Arc<Semaphore>,
     /// Open connections.
     pub(crate) connections: AtomicUsize,
     /// Requests that are read but not answered yet.
@@ -104,6 +112,7 @@ impl Server {
             health,
             pages,
             tls: None,
+            goodbyes: Arc::new(Semaphore::new(GOODBYES)),
             connections: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
             held: Default::default(),
@@ -152,13 +161,17 @@ impl Server {
         held < self.patience.holds_max
     }
 
-    /// Whether one more request may be held; if not, it is to be answered at once.
-    pub(crate) fn may_hold(&self) -> bool {
-        let may = self.has_room();
-        if !may {
+    /// Whether one more request may be held, which is counted then; if not, it is to be answered at once.
+    pub(crate) fn may_hold(&self, request: &PollRequest) -> Option<Visit> {
+        if !self.has_room() {
             COUNTS.hit(Limit::Holds);
+            return None;
         }
-        may
+        let visit = Visit::begin(request.client, self.patience.per_address);
+        if visit.is_none() {
+            COUNTS.hit(Limit::ConnectionsPerAddress);
+        }
+        visit
     }
 
     /// Whether nearly all connections are used, so that those who are answered had better leave: 19 of 20.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use everpoll_protocol::{Failure, Flavor, Headers, RawRequest, Reconnect, Reply, Request, RequestError};
+use everpoll_protocol::{
+    Failure, Flavor, Headers, RawRequest, Reconnect, Reply, Request, RequestError, Route, Sender, ServeError,
+};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::header::{HeaderMap, HeaderValue};
@@ -63,6 +65,13 @@ async fn respond(
     peer: Peer,
 ) -> Response<pages::Body> {
     let _busy = Counted::new(&server.busy);
+    let sender = server.limits.fronts.sender(&HyperHeaders(request.headers()), peer.1, peer.0);
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    // Publishing that is admitted has a limit of its own, so whether it is has to be seen first.
+    let publishes = request.method() == hyper::Method::POST && Route::of(target.as_bytes()) == Route::Publish;
+    if !publishes && let Err(error) = server.limits.count(sender, server::now()) {
+        return too_many(error, &request, target, server, peer);
+    }
     if let Some(page) = server.pages.find(request.uri().path()) {
         let mut response = pages::respond(page, request, server, peer.0).await;
         close_after(&mut response);
@@ -71,15 +80,46 @@ async fn respond(
     let head_only = request.method() == hyper::Method::HEAD;
     let (reply, closes) = match request.uri().path() {
         "/healthz" => (Reply::health(200, "alive", "the daemon runs", head_only), false),
-        "/readyz" => (server.health.reply(head_only), false),
-        "/metrics" => (Reply::text(page::write(server), page::CONTENT_TYPE, head_only), false),
-        _ => respond_to_protocol(request, server, peer).await,
+        path @ ("/readyz" | "/metrics") => match server.limits.may_see_status(sender, peer.1) {
+            Ok(()) if path == "/readyz" => (server.health.reply(head_only), false),
+            Ok(()) => (Reply::text(page::write(server), page::CONTENT_TYPE, head_only), false),
+            Err(error) => {
+                COUNTS.error(error.code());
+                (Reply::request_error(&error, head_only), false)
+            }
+        },
+        _ => respond_to_protocol(request, server, peer, sender, publishes).await,
     };
     let mut response = to_response(&reply, server);
     if closes {
         close_after(&mut response);
     }
     response
+}
+
+/// Answers a request that is one too many, without its body.
+fn too_many(
+    error: ServeError,
+    request: &hyper::Request<Incoming>,
+    target: &str,
+    server: &Server,
+    (peer_is_local, peer): Peer,
+) -> Response<pages::Body> {
+    let failure = Failure::Serve(error);
+    COUNTS.failure(&failure);
+    let raw = RawRequest {
+        method: request.method().as_str(),
+        target: target.as_bytes(),
+        headers: &HyperHeaders(request.headers()),
+        body: b"",
+        peer_is_local,
+        peer,
+        may_upgrade: false,
+        web_server: None,
+        now: server::now(),
+    };
+    let reconnect_in = || server.reconnect_in(Reconnect::ShortPoll);
+    to_response(&Reply::refused(&failure, &raw, &server.limits, reconnect_in), server)
 }
 
 /// How long a poll is held that wants padding and came where there is none.
@@ -109,6 +149,8 @@ async fn respond_to_protocol(
     request: hyper::Request<Incoming>,
     server: &Arc<Server>,
     (peer_is_local, peer): Peer,
+    sender: Sender,
+    publishes: bool,
 ) -> (Reply, bool) {
     let (parts, body) = request.into_parts();
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str()).as_bytes();
@@ -134,9 +176,15 @@ async fn respond_to_protocol(
             web_server: None,
             now: server::now(),
         };
-        Request::parse(&raw, &server.limits).map_err(|error| {
-            COUNTS.error(error.code());
-            Reply::refused(&error, &raw, &server.limits)
+        let received = match publishes {
+            true => Request::receive(&raw, &server.limits, sender),
+            // It is counted already.
+            false => Request::parse_of(&raw, &server.limits, sender).map_err(Failure::from),
+        };
+        received.map_err(|failure| {
+            COUNTS.failure(&failure);
+            let reconnect_in = || server.reconnect_in(Reconnect::ShortPoll);
+            Reply::refused(&failure, &raw, &server.limits, reconnect_in)
         })
     };
     let closes = wants_the_front(&parsed);
@@ -152,10 +200,7 @@ async fn respond_to_protocol(
         Ok(Request::Publish(request)) => match server.publishing.publish(request).await {
             Ok(ids) => Reply::published(&ids),
             Err(failure) => {
-                COUNTS.error(match &failure {
-                    Failure::Request(error) => error.code(),
-                    Failure::Serve(error) => error.code(),
-                });
+                COUNTS.failure(&failure);
                 Reply::failure(&failure, || server.reconnect_in(Reconnect::ShortPoll), false)
             }
         },
@@ -214,7 +259,7 @@ pub(crate) fn to_response(reply: &Reply, server: &Server) -> Response<pages::Bod
         }
     }
     // After these, the rest of the body is still on its way, and must not be taken for the next request.
-    let unread = matches!(reply.status, 408 | 413);
+    let unread = matches!(reply.status, 408 | 413 | 429);
     if unread || server.draining() || server.is_crowded() {
         close_after(&mut response);
     }

@@ -17,26 +17,27 @@ use crate::lot::Socket;
 use crate::metrics::{COUNTS, Limit};
 use crate::server::Patience;
 use crate::tls::Secured;
+use crate::visitors::Visit;
 
 /// A client's connection.
 pub(crate) enum Stream {
     /// From a TCP port.
-    Tcp(TcpStream),
+    Tcp(TcpStream, Visit),
     /// From a unix socket.
     Unix(UnixStream),
     /// From a TCP port that speaks TLS, before it has.
-    Fresh(TcpStream),
+    Fresh(TcpStream, Visit),
     /// From a TCP port, with TLS.
-    Tls(Secured<TcpStream>),
+    Tls(Secured<TcpStream>, Visit),
 }
 
 /// Without TLS, what is called for a socket; with it, the same for its session.
 macro_rules! each {
     ($self:expr, $stream:ident => $call:expr, $secured:ident => $with_tls:expr) => {
         match $self {
-            Stream::Tcp($stream) | Stream::Fresh($stream) => $call,
+            Stream::Tcp($stream, _) | Stream::Fresh($stream, _) => $call,
             Stream::Unix($stream) => $call,
-            Stream::Tls($secured) => $with_tls,
+            Stream::Tls($secured, _) => $with_tls,
         }
     };
 }
@@ -45,9 +46,9 @@ macro_rules! each {
 macro_rules! either {
     ($self:expr, $stream:ident => $call:expr) => {
         match $self {
-            Stream::Tcp($stream) | Stream::Fresh($stream) => $call,
+            Stream::Tcp($stream, _) | Stream::Fresh($stream, _) => $call,
             Stream::Unix($stream) => $call,
-            Stream::Tls(secured) => {
+            Stream::Tls(secured, _) => {
                 let $stream = secured.socket();
                 $call
             }
@@ -64,20 +65,30 @@ impl Stream {
     /// Of a socket that has waited in a lot. There must be a runtime.
     pub(crate) fn of(socket: Socket) -> io::Result<Self> {
         Ok(match socket {
-            Socket::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream)?),
+            Socket::Tcp(stream, visit) => Self::Tcp(TcpStream::from_std(stream)?, visit),
             Socket::Unix(stream) => Self::Unix(UnixStream::from_std(stream)?),
-            Socket::Fresh(stream) => Self::Fresh(TcpStream::from_std(stream)?),
-            Socket::Tls(secured) => Self::Tls(secured.map(TcpStream::from_std)?),
+            Socket::Fresh(stream, visit) => Self::Fresh(TcpStream::from_std(stream)?, visit),
+            Socket::Tls(secured, visit) => Self::Tls(secured.map(TcpStream::from_std)?, visit),
         })
+    }
+
+    /// With the count of whose it is.
+    pub(crate) fn of_visit(self, visit: Visit) -> Self {
+        match self {
+            Self::Tcp(stream, _) => Self::Tcp(stream, visit),
+            Self::Fresh(stream, _) => Self::Fresh(stream, visit),
+            Self::Tls(secured, _) => Self::Tls(secured, visit),
+            Self::Unix(stream) => Self::Unix(stream),
+        }
     }
 
     /// The socket, to wait in a lot.
     pub(crate) fn into_socket(self) -> io::Result<Socket> {
         Ok(match self {
-            Self::Tcp(stream) => Socket::Tcp(stream.into_std()?),
+            Self::Tcp(stream, visit) => Socket::Tcp(stream.into_std()?, visit),
             Self::Unix(stream) => Socket::Unix(stream.into_std()?),
-            Self::Fresh(stream) => Socket::Fresh(stream.into_std()?),
-            Self::Tls(secured) => Socket::Tls(secured.map(TcpStream::into_std)?),
+            Self::Fresh(stream, visit) => Socket::Fresh(stream.into_std()?, visit),
+            Self::Tls(secured, visit) => Socket::Tls(secured.map(TcpStream::into_std)?, visit),
         })
     }
 
@@ -89,8 +100,8 @@ impl Stream {
     /// The address of the other end; a unix socket has none.
     pub(crate) fn peer(&self) -> Option<IpAddr> {
         match self {
-            Self::Tcp(stream) | Self::Fresh(stream) => Some(stream),
-            Self::Tls(secured) => Some(secured.socket()),
+            Self::Tcp(stream, _) | Self::Fresh(stream, _) => Some(stream),
+            Self::Tls(secured, _) => Some(secured.socket()),
             Self::Unix(_) => None,
         }
         .and_then(|stream| Some(stream.peer_addr().ok()?.ip()))
@@ -163,7 +174,7 @@ impl Stream {
 
     /// Ready when there is something to read, or the client has left.
     pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if matches!(self, Self::Tls(secured) if secured.has_plaintext()) {
+        if matches!(self, Self::Tls(secured, _) if secured.has_plaintext()) {
             return Poll::Ready(Ok(()));
         }
         either!(self, stream => stream.poll_read_ready(context))

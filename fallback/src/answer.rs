@@ -10,7 +10,7 @@ use std::time::Instant;
 use everpoll_log::{Limit, Log, LogError, Options};
 use everpoll_protocol::{
     Channels, Cursor, Failure, Input, Limits, MAX_PUBLISH_EVENTS, NewEvent, Page, Poll, PollRequest,
-    PublishRequest, Reconnect, Reply, Request, ServeError, Steering, Step,
+    PublishRequest, Rates, Reconnect, Reply, Request, ServeError, Steering, Step,
 };
 use everpoll_settings::Settings;
 use tracing::{info, warn};
@@ -105,6 +105,13 @@ impl Answers {
         }
     }
 
+    /// Answers a single request: what counts many of them has no use then.
+    #[must_use]
+    pub fn for_one_request(mut self) -> Self {
+        self.limits.rates = Rates::new(None, 0);
+        self
+    }
+
     /// Follows `keys_file` for as long as the program runs.
     ///
     /// # Errors
@@ -134,28 +141,31 @@ impl Answers {
 
     /// Answers a request. `load` is how busy the program is, in thousandths.
     pub fn answer(&self, log: &mut Log, variables: &dyn Variables, body: &[u8], load: u32) -> Reply {
-        match self.understand(variables, body) {
+        match self.understand(variables, body, load) {
             Ok(asked) => self.ask(log, &asked, load),
             Err(reply) => reply,
         }
     }
 
-    /// Parses a request.
+    /// Takes a request in. `load` is how busy the program is, in thousandths.
     ///
     /// # Errors
     ///
     /// The reply, where the log need not be asked.
-    pub fn understand(&self, variables: &dyn Variables, body: &[u8]) -> Result<Asked, Reply> {
+    pub fn understand(&self, variables: &dyn Variables, body: &[u8], load: u32) -> Result<Asked, Reply> {
         let described = Described::new(variables);
         let raw = described.with_body(body);
-        Err(match Request::parse(&raw, &self.limits) {
+        Err(match Request::receive(&raw, &self.limits, self.limits.fronts.sender_of(&raw)) {
             Ok(Request::Poll(request)) => return Ok(Asked::Poll(Box::new(request))),
             Ok(Request::Publish(request)) => {
                 return Ok(Asked::Publish { request, head_only: described.head_only() });
             }
             Ok(Request::Options { allow, form }) => Reply::options(allow, &form),
             Ok(Request::Script(request)) => Reply::script(request),
-            Err(error) => Reply::refused(&error, &raw, &self.limits),
+            Err(failure) => {
+                let reconnect_in = || self.reconnect_in(Reconnect::ShortPoll, load);
+                Reply::refused(&failure, &raw, &self.limits, reconnect_in)
+            }
         })
     }
 

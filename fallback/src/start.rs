@@ -78,7 +78,7 @@ fn cgi(arguments: &Arguments, variables: &Environment) -> ExitCode {
     // Whether the web server can be reached from elsewhere is not known; where the request comes from, it says.
     let answers = settings(arguments, web_server(variables).as_ref()).and_then(|settings| {
         diagnostics(&settings);
-        let answers = Answers::new(&settings, true);
+        let answers = Answers::new(&settings, true).for_one_request();
         let log = answers.log().map_err(|error| vec![error.to_string()])?;
         Ok((answers, log))
     });

@@ -34,3 +34,18 @@ fn tabs_share_one_request_by_locks_by_messages_and_by_storage() {
         .run(|word| panic!("the tabs want {word:?}"));
     eprintln!("{said}");
 }
+
+#[test]
+fn page_whose_address_asks_too_often_comes_back_and_does_not_stop() {
+    let log = Sqlite::new();
+    // All who come here are one address.
+    let daemon = Daemon::on(log.url())
+        .setting("EVERPOLL_FORWARDED_PEERS", "none")
+        .setting("EVERPOLL_REQUESTS_PER_ADDRESS", "2 burst 30")
+        .start();
+    let said = Script::browser("client/too-many.mjs")
+        .with("url", format!("http://{}", daemon.address()))
+        .within(200)
+        .run(|word| panic!("the page wants {word:?}"));
+    eprintln!("{said}");
+}

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use everpoll_protocol::{Flavor, Place, PollRequest, RawRequest, Request};
+use bytes::Bytes;
+use everpoll_protocol::{Client, Flavor, Place, PollRequest, RawRequest, Request};
 use mio::{Events, Token, Waker};
 use tokio::runtime::Handle;
 
@@ -25,6 +26,7 @@ use crate::server::{self, Server};
 use crate::stream::Stream;
 use crate::transport::Connection;
 use crate::transport::feed::Follower;
+use crate::visitors::Visit;
 
 /// How many sockets are looked at before it is seen who else was told something.
 const EVENTS: usize = 256;
@@ -78,6 +80,7 @@ struct Holding {
     what: What,
     places: Places,
     seat: Option<Place>,
+    _visit: Visit,
 }
 
 enum What {
@@ -106,7 +109,10 @@ impl What {
 /// What was read, as far as it is simple.
 enum Simple {
     Poll(Held),
-    Stream(PollRequest, Connection),
+    /// With whom it was counted for.
+    Stream(PollRequest, Connection, Option<Client>),
+    /// Its answer is made already.
+    Refused(Bytes, Connection),
 }
 
 impl Attendant {
@@ -327,23 +333,28 @@ impl Attendant {
         }
         match simple(bytes, &parked.socket, server) {
             Some(Simple::Poll(held)) => self.begin(server, entry, held),
-            Some(Simple::Stream(request, connection)) => {
+            Some(Simple::Stream(request, connection, client)) => {
                 if !self.begin_stream(server, entry, request, connection) {
+                    // The task counts it again.
+                    server.limits.rates.give_back(client);
                     self.hand_over(server, entry, bytes.to_vec());
                 }
+            }
+            Some(Simple::Refused(bytes, connection)) => {
+                self.write(server, entry, bytes, connection, Vec::new());
             }
             None => self.hand_over(server, entry, bytes.to_vec()),
         }
     }
 
     /// From here on it is held.
-    fn enter(&mut self, server: &Server, entry: u32, what: What, seat: Option<Place>) {
+    fn enter(&mut self, server: &Server, entry: u32, what: What, seat: Option<Place>, visit: Visit) {
         server.busy.fetch_add(1, Ordering::SeqCst);
         server.held[Way::of(what.request()) as usize].fetch_add(1, Ordering::SeqCst);
         let ticket = Ticket { entry, hold: self.entries[entry as usize].holds };
         let places = lock(&self.lot.topics).enter(&what.request().channels, ticket);
         if let Some(parked) = self.parked(entry) {
-            parked.state = State::Held(Box::new(Holding { what, places, seat }));
+            parked.state = State::Held(Box::new(Holding { what, places, seat, _visit: visit }));
         }
     }
 
@@ -367,7 +378,7 @@ impl Attendant {
         };
         // Whoever has the ticket of this one wakes nobody from now on.
         *holds = holds.wrapping_add(1);
-        let Holding { what, places, seat } = *holding;
+        let Holding { what, places, seat, _visit } = *holding;
         lock(&self.lot.topics).leave(&what.request().channels, &places, |moved| {
             let other = self.entries[moved.ticket.entry as usize].parked.as_mut();
             if let Some(Parked { state: State::Held(holding), .. }) = other {
@@ -434,11 +445,26 @@ fn simple(bytes: &[u8], socket: &Socket, server: &Server) -> Option<Simple> {
         web_server: None,
         now: server::now(),
     };
-    let Ok(Request::Poll(request)) = Request::parse(&raw, &server.limits) else { return None };
     let connection = Connection { keep_alive: head.keep_alive, http10: head.http10 };
-    match request.flavor {
-        Flavor::EventSource | Flavor::WebSocket => Some(Simple::Stream(request, connection)),
-        _ if request.pad.is_some() => None,
-        Flavor::LongPoll | Flavor::ShortPoll => Some(Simple::Poll(Held::new(request, connection, server))),
+    let sender = server.limits.fronts.sender_of(&raw);
+    if let Err(error) = server.limits.count(sender, raw.now) {
+        return Some(Simple::Refused(front::too_many(error, &raw, connection, server), connection));
     }
+    match Request::parse_of(&raw, &server.limits, sender) {
+        Ok(Request::Poll(request)) if is_stream(&request) => {
+            Some(Simple::Stream(request, connection, sender.client()))
+        }
+        Ok(Request::Poll(request)) if request.pad.is_none() => {
+            Some(Simple::Poll(Held::new(request, connection, server)))
+        }
+        _ => {
+            // The task counts it again.
+            server.limits.rates.give_back(sender.client());
+            None
+        }
+    }
+}
+
+fn is_stream(request: &PollRequest) -> bool {
+    matches!(request.flavor, Flavor::EventSource | Flavor::WebSocket)
 }

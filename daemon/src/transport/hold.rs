@@ -8,6 +8,7 @@ use crate::hub::{Sleeper, Subscription, Waiter, lock};
 use crate::metrics::Way;
 use crate::seats::{Seat, Seats};
 use crate::server::{Counted, Server};
+use crate::visitors::Visit;
 use crate::window::Look;
 
 /// What a request has while it is held; dropping it gives all of it back.
@@ -15,6 +16,7 @@ pub(super) struct Hold<'a> {
     subscription: Subscription,
     _seat: Option<Seat<'a>>,
     _counted: Counted<'a>,
+    _visit: Visit,
 }
 
 /// Why a request is not held.
@@ -29,21 +31,24 @@ pub(super) enum Refused {
 impl<'a> Hold<'a> {
     /// Takes a place among those who are held.
     pub(super) fn begin(server: &'a Server, request: &PollRequest) -> Result<Self, Refused> {
-        if !server.may_hold() {
-            return Err(Refused::Crowded);
-        }
+        let visit = server.may_hold(request).ok_or(Refused::Crowded)?;
         let waiter: Arc<Waiter> = Arc::default();
         let seat = match &request.wait_id {
             // Browsers do not count WebSockets among the connections to a host, so these take nobody's place.
-            Some(wait_id) if request.flavor != Flavor::WebSocket => {
+            Some(wait_id) if request.flavor == Flavor::WebSocket => {
+                let max = server.patience.websockets_per_wait_id;
+                Some(Seats::claim_beside(&server.seats, wait_id, max).ok_or(Refused::PlaceTaken)?)
+            }
+            Some(wait_id) => {
                 let seat =
                     Seats::claim(&server.seats, wait_id, request.tab.as_ref(), Sleeper::Task(waiter.clone()));
                 Some(seat.ok_or(Refused::PlaceTaken)?)
             }
-            _ => None,
+            None => None,
         };
         let _counted = Counted::new(&server.held[Way::of(request) as usize]);
-        Ok(Self { subscription: server.hub.subscribe(&request.channels, waiter), _seat: seat, _counted })
+        let subscription = server.hub.subscribe(&request.channels, waiter);
+        Ok(Self { subscription, _seat: seat, _counted, _visit: visit })
     }
 
     /// Goes on with a hold that was another's, and had this place.
@@ -51,7 +56,8 @@ impl<'a> Hold<'a> {
         let waiter: Arc<Waiter> = Arc::default();
         let seat = place.map(|place| Seats::adopt(&server.seats, place, Sleeper::Task(waiter.clone())));
         let _counted = Counted::new(&server.held[Way::of(request) as usize]);
-        Self { subscription: server.hub.subscribe(&request.channels, waiter), _seat: seat, _counted }
+        let subscription = server.hub.subscribe(&request.channels, waiter);
+        Self { subscription, _seat: seat, _counted, _visit: Visit::go_on(request.client) }
     }
 
     /// What is woken by news.

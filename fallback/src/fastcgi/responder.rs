@@ -42,7 +42,7 @@ impl Service for Responder {
             let head_only = *request.params.text("REQUEST_METHOD") == *b"HEAD";
             return Err(self.answers.refuse(&lost, load, head_only).to_cgi());
         }
-        self.answers.understand(&request.params, &request.body).map_err(|reply| reply.to_cgi())
+        self.answers.understand(&request.params, &request.body, load).map_err(|reply| reply.to_cgi())
     }
 
     fn look(&self, worker: &mut Option<Log>, asked: &[&Asked], load: u32) -> Vec<Option<Vec<u8>>> {

@@ -1,7 +1,7 @@
 //! What can go wrong, sorted by whose fault it is.
 //!
 //! [`RequestError`] is the sender's: a status of 4xx, and repeating the same request does not help. [`ServeError`] is
-//! ours or a backend's: 5xx, and the same request may well succeed later.
+//! ours or a backend's: 5xx, or 429 where it is what others from the same address do; the same request may well succeed later.
 
 use thiserror::Error;
 
@@ -117,6 +117,10 @@ pub enum RequestError {
     )]
     PublishChannel { key: Box<str>, channel: Channel },
     #[error(
+        "{who} may publish {per_second} events a second; nothing of this was published, send it again in {seconds} s, or raise publish_rate"
+    )]
+    PublishRate { who: Box<str>, per_second: u32, seconds: u32 },
+    #[error(
         "a token is needed to read here; send one as Authorization: Bearer, as token= in the query, or in the site's cookie"
     )]
     TokenMissing,
@@ -170,6 +174,10 @@ pub enum RequestError {
     ChannelForbidden { channel: Channel },
     #[error("the log refused the event: {reason}")]
     Refused { reason: String },
+    #[error(
+        "metrics and readiness are not for everybody; ask from this machine or over its unix socket, or list your address in status_peers"
+    )]
+    StatusPrivate,
     #[error("nothing is served at this path; polls go to /e/{{channel}}/{{wait_id}}, publishing to /publish")]
     NotFound,
     #[error("method is not allowed here; use {allow}")]
@@ -211,6 +219,7 @@ impl RequestError {
             Self::BodyTooLarge { .. } | Self::DataTooLarge { .. } => 413,
             Self::TargetTooLong => 414,
             Self::NotJsonContent => 415,
+            Self::PublishRate { .. } => 429,
             Self::HeadTooLarge { .. } => 431,
             Self::PublishKeyWrong
             | Self::PublishNotLocal
@@ -232,6 +241,7 @@ impl RequestError {
             | Self::AccessExpired { .. }
             | Self::HostNotLocal { .. }
             | Self::ChannelForbidden { .. }
+            | Self::StatusPrivate
             | Self::JsonpOff
             | Self::OriginNotAllowed => 403,
             Self::UpgradeRequired | Self::WebSocketVersion => 426,
@@ -285,6 +295,7 @@ impl RequestError {
             Self::PublishKeyWrong => "publish_key_wrong",
             Self::PublishNotLocal => "publish_not_local",
             Self::PublishChannel { .. } => "publish_channel",
+            Self::PublishRate { .. } => "publish_rate",
             Self::TokenMissing => "token_missing",
             Self::TokenTooLarge { .. } => "token_too_large",
             Self::TokenMalformed { .. } => "token_malformed",
@@ -303,6 +314,7 @@ impl RequestError {
             Self::HostNotLocal { .. } => "host_not_local",
             Self::ChannelForbidden { .. } => "channel_forbidden",
             Self::Refused { .. } => "refused",
+            Self::StatusPrivate => "status_private",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::BodyTooLarge { .. } => "body_too_large",
@@ -331,6 +343,14 @@ pub enum ServeError {
     LogFull,
     #[error("too many requests wait for the log; come back as x-ps-reconnect-in says, nothing is lost")]
     Overloaded,
+    #[error(
+        "too many requests come from this address; come back as x-ps-reconnect-in says, nothing is lost (requests_per_address)"
+    )]
+    TooManyRequests,
+    #[error(
+        "too many connections come from this address; come back as x-ps-reconnect-in says, nothing is lost (connections_per_address)"
+    )]
+    TooManyConnections,
     #[error("the log has not the layout that this version needs; the operator runs: everpoll migrate")]
     NotMigrated,
     #[error("the server stops; come back as x-ps-reconnect-in says, nothing is lost")]
@@ -345,6 +365,7 @@ impl ServeError {
         match self {
             Self::Internal => 500,
             Self::LogFull => 507,
+            Self::TooManyRequests | Self::TooManyConnections => 429,
             _ => 503,
         }
     }
@@ -356,6 +377,8 @@ impl ServeError {
             Self::OutcomeUnknown => "outcome_unknown",
             Self::LogFull => "log_full",
             Self::Overloaded => "overloaded",
+            Self::TooManyRequests => "too_many_requests",
+            Self::TooManyConnections => "too_many_connections",
             Self::NotMigrated => "not_migrated",
             Self::Draining => "draining",
             Self::Internal => "internal",

@@ -11,10 +11,11 @@
 //! - [`Cursor`]: "seen up to here".
 //! - [`Bounds`] and [`Gap`]: what of the log is still there, and what is told to a client that missed some.
 //! - [`WaitId`] and [`Places`]: which request of one browser may be held.
+//! - [`Sender`] and [`Rates`]: who sends a request, and how many a second.
 //!
-//! The way of a poll: an edge (socket or CGI) collects a [`RawRequest`]; [`Request::parse`] makes a
+//! The way of a poll: an edge (socket or CGI) collects a [`RawRequest`]; [`Request::receive`] makes a
 //! [`PollRequest`] of it; the edge reads the log and feeds what it found to a [`Poll`], which says whether to
-//! hold or to reply; the [`Reply`] is written out. The way of a publish: [`Request::parse`] makes a
+//! hold or to reply; the [`Reply`] is written out. The way of a publish: [`Request::receive`] makes a
 //! [`PublishRequest`], the edge appends its events to the log and answers [`Reply::published`].
 
 pub mod access;
@@ -31,10 +32,12 @@ mod origins;
 mod parameters;
 mod poll;
 mod publish;
+mod rate;
 mod readiness;
 mod reply;
 mod request;
 mod script;
+mod sender;
 mod steer;
 mod stream;
 mod target;
@@ -57,10 +60,12 @@ pub use network::{Cut, Network, Networks};
 pub use origins::Origins;
 pub use poll::{Answer, Input, Poll, Reconnect, Step};
 pub use publish::{MAX_PUBLISH_EVENTS, PublishRequest, PublishSizes};
+pub use rate::{Rate, Rates};
 pub use readiness::WakeupPath;
 pub use reply::{Form, Head, Reply, UNCACHED};
 pub use request::{Flavor, Headers, Limits, MAX_TARGET_BYTES, Pad, PollRequest, RawRequest, Request, Tab};
 pub use script::{SCRIPT_HASH, ScriptRequest, content_hash};
+pub use sender::{Client, Fronts, Sender};
 pub use steer::{HOLDER_ELSEWHERE, Steering};
 pub use stream::{Ended, Stream, Wire};
 pub use target::{Route, cgi_target};

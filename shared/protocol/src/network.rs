@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::RawRequest;
+use crate::{RawRequest, Sender};
 
 /// How much of the time after which a hold was cut the next ones take.
 const SHARE: f64 = 0.8;
@@ -36,15 +36,9 @@ pub struct Cut {
 pub struct Network(u64);
 
 impl Network {
-    /// Whence a request comes. Where the peer is this machine, it is the web server in front, and the last address that
-    /// this has noted is meant.
-    pub(crate) fn of(raw: &RawRequest<'_>) -> Self {
-        let noted = || {
-            let forwarded = raw.headers.header("x-forwarded-for")?;
-            let last = forwarded.rsplit(|b| *b == b',').next()?.trim_ascii();
-            std::str::from_utf8(last).ok()?.parse::<IpAddr>().ok()
-        };
-        let address = if raw.peer_is_local { noted().or(raw.peer) } else { raw.peer };
+    /// Whence a request of this sender comes.
+    pub(crate) fn of(raw: &RawRequest<'_>, sender: Sender) -> Self {
+        let address = sender.address.or(raw.peer);
         let mut hasher = DefaultHasher::new();
         match address.map(|address| address.to_canonical()) {
             Some(IpAddr::V4(address)) => address.octets()[..3].hash(&mut hasher),
@@ -94,9 +88,10 @@ impl Networks {
 mod tests {
     use super::*;
     use crate::request::tests::TestHeaders;
+    use crate::sender::tests::fronts;
 
     fn network(peer: &str, local: bool, headers: &'static [(&'static str, &'static str)]) -> Network {
-        Network::of(&RawRequest {
+        let raw = RawRequest {
             method: "GET",
             target: b"/e/c",
             headers: &TestHeaders(headers),
@@ -106,7 +101,8 @@ mod tests {
             may_upgrade: true,
             web_server: None,
             now: crate::Timestamp::default(),
-        })
+        };
+        Network::of(&raw, fronts(&["127.0.0.0/8"]).sender_of(&raw))
     }
 
     fn start() -> Instant {

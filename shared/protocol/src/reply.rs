@@ -12,7 +12,8 @@ use crate::dress::Dress;
 use crate::origins::Admitted;
 use crate::script::{SCRIPT, SCRIPT_HASH, ScriptRequest};
 use crate::{
-    Batch, Channels, Failure, Limits, Pad, RawRequest, RequestError, ServeError, Timestamp, json, steer,
+    Answer, Batch, Channels, Failure, Flavor, Limits, Pad, RawRequest, Request, RequestError, ServeError,
+    Timestamp, json, steer,
 };
 
 const JSON: &str = "application/json; charset=utf-8";
@@ -108,10 +109,23 @@ impl Reply {
         reply.dressed(form)
     }
 
-    /// The answer to a request that was not understood, dressed as far as it could be.
+    /// The answer to a request that was not taken in, dressed as far as it was understood. `reconnect_in` says when it may
+    /// come again, where that is a matter of time.
     #[must_use]
-    pub fn refused(error: &RequestError, raw: &RawRequest<'_>, limits: &Limits) -> Self {
-        let reply = Self::request_error(error, raw.method == "HEAD");
+    pub fn refused(
+        failure: &Failure,
+        raw: &RawRequest<'_>,
+        limits: &Limits,
+        reconnect_in: impl FnOnce() -> u32,
+    ) -> Self {
+        if let Failure::Serve(error) = failure
+            && let Ok(Request::Poll(request)) = Request::parse(raw, limits)
+            && request.flavor == Flavor::EventSource
+        {
+            // A browser would give up for good on any status but 200.
+            return Answer::Error(*error).reply(&request, 0, raw.now, |_| reconnect_in());
+        }
+        let reply = Self::failure(failure, reconnect_in, raw.method == "HEAD");
         let dress = Dress::of(raw, limits).shared();
         reply.dressed(&Form { dress, ..Form::default() })
     }
@@ -123,6 +137,7 @@ impl Reply {
             RequestError::BodyLost { .. }
             | RequestError::BodyTimeout { .. }
             | RequestError::HeadTimeout { .. } => steer::AFTER_LOST_REQUEST,
+            RequestError::PublishRate { seconds, .. } => *seconds,
             _ => steer::AFTER_REQUEST_ERROR,
         };
         let mut reply =
@@ -247,6 +262,10 @@ impl Reply {
         body.extend_from_slice(format!(",\"reconnect_in\":{reconnect_in}}}").as_bytes());
         let mut reply = Self::new(status, PROBLEM, body, head_only);
         reply.headers.push(("x-ps-reconnect-in", reconnect_in.to_string().into()));
+        if status == 429 {
+            // RFC 6585 section 4: what clients of others know.
+            reply.headers.push(("Retry-After", reconnect_in.to_string().into()));
+        }
         reply
     }
 
@@ -378,6 +397,7 @@ fn reason(status: u16) -> &'static str {
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
         426 => "Upgrade Required",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         503 => "Service Unavailable",

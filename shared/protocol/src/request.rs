@@ -14,8 +14,9 @@ use crate::dress::Dress;
 use crate::parameters::Parameters;
 use crate::script::{SCRIPT_HASH, ScriptRequest};
 use crate::{
-    Access, Channels, Cursor, Cut, Form, Network, Origins, PublishRequest, PublishSizes, Publisher,
-    RequestError, Route, Timestamp, WaitId, upgrade,
+    Access, Channels, Client, Cursor, Cut, Failure, Form, Fronts, Network, Origins, PublishRequest,
+    PublishSizes, Publisher, Rates, RequestError, Route, Sender, ServeError, Subnet, Timestamp, WaitId,
+    upgrade,
 };
 
 /// Longest request target (path and query), in bytes. Longer ones do not pass all proxies anyway: squid, haproxy,
@@ -85,6 +86,12 @@ pub struct Limits {
     pub access: Access,
     /// Who may publish.
     pub publisher: Publisher,
+    /// Whose word it is whom a request comes from.
+    pub fronts: Fronts,
+    /// How many requests may come from each address.
+    pub rates: Rates,
+    /// Who may see the daemon's metrics and whether it is ready, besides whoever connects to a unix socket.
+    pub status_peers: Vec<Subnet>,
 }
 
 /// What is wanted.
@@ -167,6 +174,8 @@ pub struct PollRequest {
     pub cut: Option<Cut>,
     /// Whence it comes, as far as proxies on the way are concerned.
     pub network: Network,
+    /// Whose it is, where one connection has the requests of many, so that what is held is counted.
+    pub client: Option<Client>,
     /// What a WebSocket's handshake is answered with depends on this.
     pub websocket_key: Option<upgrade::Key>,
     pub(crate) dress: Option<Arc<Dress>>,
@@ -194,6 +203,32 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// Counts a request, if one more may come from there.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::TooManyRequests`].
+    pub fn count(&self, sender: Sender, now: Timestamp) -> Result<(), ServeError> {
+        self.rates.take(sender.client(), now).map_err(|_| ServeError::TooManyRequests)
+    }
+
+    /// Whether this sender, over a connection from `peer`, may see how the daemon does. What a web server passes on is its client's
+    /// question.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::StatusPrivate`].
+    pub fn may_see_status(&self, sender: Sender, peer: Option<IpAddr>) -> Result<(), RequestError> {
+        match sender.address.or(peer) {
+            Some(asks) if !self.status_peers.iter().any(|peers| peers.contains(asks)) => {
+                Err(RequestError::StatusPrivate)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl PollRequest {
     /// In which form the reply is wanted.
     pub fn form(&self) -> Form {
@@ -202,12 +237,39 @@ impl PollRequest {
 }
 
 impl Request {
+    /// Takes a request in: counts it, and parses it. Publishing that is admitted is not counted, since that has a
+    /// [rate](Publisher::with_rate) of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::TooManyRequests`], or what is wrong with it.
+    pub fn receive(raw: &RawRequest<'_>, limits: &Limits, sender: Sender) -> Result<Self, Failure> {
+        let publishes = raw.method == "POST" && Route::of(raw.target) == Route::Publish;
+        if !publishes {
+            limits.count(sender, raw.now)?;
+        }
+        let parsed = Self::parse_of(raw, limits, sender);
+        if publishes && parsed.is_err() {
+            limits.count(sender, raw.now)?;
+        }
+        Ok(parsed?)
+    }
+
     /// Parses a request.
     ///
     /// # Errors
     ///
     /// What is wrong with it, the first thing found.
     pub fn parse(raw: &RawRequest<'_>, limits: &Limits) -> Result<Self, RequestError> {
+        Self::parse_of(raw, limits, limits.fronts.sender_of(raw))
+    }
+
+    /// As [`parse`](Self::parse), for who is known to have sent it.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub fn parse_of(raw: &RawRequest<'_>, limits: &Limits, sender: Sender) -> Result<Self, RequestError> {
         if raw.target.len() > MAX_TARGET_BYTES {
             return Err(RequestError::TargetTooLong);
         }
@@ -216,7 +278,7 @@ impl Request {
             return Err(RequestError::BodyTooLarge { limit: limits.body(raw.target) });
         }
         match (route, raw.method) {
-            (Route::Poll(path), "GET" | "HEAD" | "POST") => Self::parse_poll(raw, path, limits),
+            (Route::Poll(path), "GET" | "HEAD" | "POST") => Self::parse_poll(raw, path, limits, sender),
             (Route::Poll(_), "OPTIONS") => {
                 let form = Form { dress: Dress::of(raw, limits).shared(), ..Form::default() };
                 Ok(Self::Options { allow: POLL_METHODS, form })
@@ -225,9 +287,10 @@ impl Request {
             (Route::Publish, "POST") => {
                 let key = limits.publisher.admit(raw.headers, raw.peer_is_local)?;
                 let request = PublishRequest::parse(raw.headers, raw.body, limits.publish_sizes)?;
-                if let Some(key) = key {
+                if let Some(key) = &key {
                     key.check(&request.events)?;
                 }
+                limits.publisher.count(key.as_ref(), request.events.len(), raw.now)?;
                 Ok(Self::Publish(request))
             }
             (Route::Publish, "OPTIONS") => {
@@ -247,7 +310,12 @@ impl Request {
         }
     }
 
-    fn parse_poll(raw: &RawRequest<'_>, path: &[u8], limits: &Limits) -> Result<Self, RequestError> {
+    fn parse_poll(
+        raw: &RawRequest<'_>,
+        path: &[u8],
+        limits: &Limits,
+        sender: Sender,
+    ) -> Result<Self, RequestError> {
         let mut segments = path.split(|b| *b == b'/');
         let channels = segments.next().unwrap_or_default();
         let wait_id = segments.next().unwrap_or_default();
@@ -299,7 +367,8 @@ impl Request {
             beat,
             padding: parameters.padding(),
             cut: parameters.cut()?,
-            network: Network::of(raw),
+            network: Network::of(raw, sender),
+            client: sender.forwarded_client(),
             websocket_key,
             dress: dress.shared(),
         }))
@@ -333,6 +402,9 @@ pub(crate) mod tests {
             publish_sizes: PublishSizes::default(),
             access: Access::Open,
             publisher: Publisher::new(Vec::new(), true),
+            fronts: crate::sender::tests::fronts(&["127.0.0.0/8"]),
+            rates: Rates::new(None, 0),
+            status_peers: Vec::new(),
         }
     }
 

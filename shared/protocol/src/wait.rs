@@ -4,6 +4,9 @@
 //! request that holds the place frees it, not the end of one that was answered because the place was taken. Most
 //! proxies hide for a long time that a client left, so its held request may be a ghost: a later request of the same
 //! tab (`tab` and a higher `n`) replaces it.
+//!
+//! Browsers count WebSockets apart from other connections, so these take nobody's place. They stand beside it, and have a limit
+//! of their own.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -57,6 +60,8 @@ impl fmt::Debug for WaitId {
 #[derive(Debug, Default)]
 pub struct Places {
     held: HashMap<WaitId, Holder>,
+    /// How many stand beside.
+    beside: HashMap<WaitId, usize>,
     /// How many places were ever given: each gets a number of its own.
     given: u64,
 }
@@ -76,7 +81,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Which giving of the place it is; copies of one request share it.
+    /// Which giving of the place it is; copies of one request share it. 0 stands beside.
     pub fn number(&self) -> u64 {
         self.number
     }
@@ -130,9 +135,23 @@ impl Places {
         }
     }
 
+    /// A place beside that of `wait_id`, unless there are `max` already.
+    pub fn join(&mut self, wait_id: &WaitId, max: usize) -> Option<Place> {
+        let count = self.beside.get(wait_id).copied().unwrap_or(0);
+        if count >= max {
+            return None;
+        }
+        self.beside.insert(wait_id.clone(), count + 1);
+        Some(Place { wait_id: wait_id.clone(), number: 0 })
+    }
+
     /// Gives a place back, and says whether it is free now: one that was replaced frees nothing, and one of several
     /// copies leaves the place to the others.
     pub fn free(&mut self, place: &Place) -> bool {
+        if place.number == 0 {
+            self.leave(&place.wait_id);
+            return false;
+        }
         // Looked up once: when an event goes out to thousands, each of them comes here first.
         let Entry::Occupied(mut entry) = self.held.entry(place.wait_id.clone()) else { return false };
         let holder = entry.get_mut();
@@ -149,6 +168,17 @@ impl Places {
             self.held.shrink_to(self.held.len() * 2);
         }
         true
+    }
+
+    fn leave(&mut self, wait_id: &WaitId) {
+        let Some(count) = self.beside.get_mut(wait_id) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.beside.remove(wait_id);
+            if self.beside.len() * 4 < self.beside.capacity() && self.beside.capacity() > 1024 {
+                self.beside.shrink_to(self.beside.len() * 2);
+            }
+        }
     }
 
     /// How many browsers hold a request.
@@ -206,6 +236,19 @@ mod tests {
         assert_eq!(places.claim(&id(), Some(&tab("a", 1))), Claim::Taken);
         places.free(&place);
         assert!(places.is_empty());
+    }
+
+    #[test]
+    fn those_beside_take_nobodys_place_and_are_counted() {
+        let mut places = Places::default();
+        let other = WaitId::parse(b"other").unwrap();
+        let joined = [places.join(&id(), 2), places.join(&id(), 2)].map(Option::unwrap);
+        assert_eq!((places.join(&id(), 2), places.len()), (None, 0));
+        assert!(places.join(&other, 2).is_some());
+        let held = granted(places.claim(&id(), None));
+        assert!(!places.free(&joined[0]) && places.join(&id(), 2).is_some());
+        assert_eq!(places.claim(&id(), None), Claim::Taken);
+        assert!(places.free(&held));
     }
 
     #[test]

@@ -6,10 +6,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use everpoll_protocol::{Access, Algorithm, Limits, Patterns, PublishKey, TokenKey};
+use everpoll_protocol::{Access, Algorithm, Limits, Patterns, PublishKey, Rate, TokenKey};
 use toml::{Table, Value};
 
-use crate::Secret;
+use crate::{Secret, value};
 
 /// How often `keys_file` is read again.
 const LOOK: Duration = Duration::from_secs(1);
@@ -26,12 +26,14 @@ pub struct NamedKey {
     pub secret: Secret,
     /// Where it may publish.
     pub channels: Patterns,
+    /// How many events a second; `None` is as `publish_rate` says, `Some(None)` without end.
+    pub rate: Option<Option<Rate>>,
 }
 
 impl NamedKey {
     /// As the protocol compares it.
     pub(crate) fn to_protocol(&self) -> PublishKey {
-        PublishKey::new(&self.name, self.secret.expose(), self.channels.clone())
+        PublishKey::new(&self.name, self.secret.expose(), self.channels.clone()).with_rate(self.rate)
     }
 }
 
@@ -122,7 +124,8 @@ pub(crate) fn publish_keys(text: &str) -> Result<Vec<NamedKey>, String> {
 }
 
 fn publish_tables(tables: Table) -> Result<Vec<NamedKey>, String> {
-    const FORM: &str = "give [publish_keys.NAME] with key = \"…\" and channels = [\"shop-*\"]";
+    const FORM: &str =
+        "give [publish_keys.NAME] with key = \"…\" and channels = [\"shop-*\"], and rate = 100 if it has one";
     named(tables, FORM, |_, mut fields| {
         let secret = text_of(&mut fields, "key")?.ok_or("has no key")?;
         let secret = Secret::parse(&secret).map_err(|wrong| format!("has a key that {wrong}"))?;
@@ -133,13 +136,22 @@ fn publish_tables(tables: Table) -> Result<Vec<NamedKey>, String> {
             channels.as_array().and_then(|all| all.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
         let texts = texts.ok_or("has channels that are no list of texts")?;
         let channels = Patterns::parse(texts).map_err(|wrong| format!("has the channels {wrong}"))?;
-        Ok((fields, (secret, channels)))
+        let rate = match fields.remove("rate") {
+            None => None,
+            Some(Value::Integer(number)) => Some(number.to_string()),
+            Some(Value::String(text)) => Some(text),
+            Some(_) => return Err("has a rate that is neither a number nor a text".into()),
+        };
+        let rate = rate.map(|text| value::rate(&text)).transpose();
+        let rate = rate.map_err(|wrong| format!("has a rate that {wrong}"))?;
+        Ok((fields, (secret, channels, rate)))
     })
     .map(|keys| {
-        let key = |(name, (secret, channels)): (String, (Secret, Patterns))| NamedKey {
+        let key = |(name, (secret, channels, rate)): (String, (Secret, Patterns, _))| NamedKey {
             name: name.into(),
             secret,
             channels,
+            rate,
         };
         keys.into_iter().map(key).collect()
     })
@@ -258,6 +270,11 @@ mod tests {
         let keys = publish_keys(text).unwrap();
         assert_eq!(keys.iter().map(|key| &*key.name).collect::<Vec<_>>(), ["all", "shop"]);
         assert_eq!(keys[1].channels.to_string(), "shop-*, cart");
+        let rates = publish_keys(
+            "[a]\nkey = '0123456789abcdef'\nchannels = ['*']\nrate = 5\n[b]\nkey = '0123456789abcdef'\nchannels = ['*']\nrate = 'none'",
+        );
+        let rates: Vec<_> = rates.unwrap().into_iter().map(|key| key.rate).collect();
+        assert_eq!(rates, [Some(Some(Rate { per_second: 5, burst: 50 })), Some(None)]);
         let one_line = publish_keys("shop = { key = '0123456789abcdef', channels = ['*'] }").unwrap();
         assert_eq!(one_line[0].secret.expose(), "0123456789abcdef");
     }

@@ -32,7 +32,7 @@ pub use problems::Problems;
 pub use redis::{RedisLogin, RedisPlace, RedisServers, RedisUrl};
 pub use secret::{DatabaseUrl, Secret};
 
-use everpoll_protocol::{Origins, Subnet, TokenKey};
+use everpoll_protocol::{Origins, Rate, Subnet, TokenKey};
 use source::Sources;
 
 /// The environment variable that names the settings file.
@@ -100,6 +100,8 @@ pub struct Settings {
     pub publish_key: Option<Secret>,
     /// Publishing keys for some channels each. Default: none.
     pub publish_keys: Vec<NamedKey>,
+    /// How many events each publishing key may publish that has no rate of its own. Default: without end.
+    pub publish_rate: Option<Rate>,
     /// A file with further keys, which may change while a program runs. Default: none.
     pub keys_file: Option<KeysFile>,
     /// How long events stay; `None` = for ever. Default: 7 days.
@@ -120,6 +122,16 @@ pub struct Settings {
     pub catch_up_max: u32,
     /// Most connections that a program holds at once. Default: 20,000.
     pub connections_max: u32,
+    /// Most connections of one address, or polls and streams held for it through a web server, 1–1,000,000. Default: 5,000.
+    pub connections_per_address: u32,
+    /// How many requests may come from one address. Default: 1,000 a second, 10,000 at once.
+    pub requests_per_address: Option<Rate>,
+    /// Most WebSockets of one `wait_id`, 1–100,000. Default: 64.
+    pub websockets_per_wait_id: u32,
+    /// Whose `X-Forwarded-For` is believed, besides whoever connects to a unix socket. Default: this machine.
+    pub forwarded_peers: Vec<Subnet>,
+    /// Who may see metrics and readiness, besides whoever connects to a unix socket. Default: this machine.
+    pub status_peers: Vec<Subnet>,
     /// Most polls and streams that are held at once, 0–1,000,000. Default: 19,000.
     pub holds_max: u32,
     /// Most bytes of replies that wait for slow clients, all together, 1 MiB–64 GiB. Default: 256 MiB.
@@ -175,6 +187,11 @@ pub enum LogFormat {
     Json,
 }
 
+/// All loopback addresses.
+fn this_machine() -> Vec<Subnet> {
+    ["127.0.0.0/8", "::1"].into_iter().filter_map(Subnet::parse).collect()
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -216,6 +233,12 @@ impl Default for Settings {
             canary_interval: Duration::from_secs(5),
             catch_up_max: 20_000,
             connections_max: 20_000,
+            connections_per_address: 5000,
+            requests_per_address: Some(Rate { per_second: 1000, burst: 10_000 }),
+            websockets_per_wait_id: 64,
+            forwarded_peers: this_machine(),
+            status_peers: this_machine(),
+            publish_rate: None,
             holds_max: 19_000,
             unsent_max: 256 * 1024 * 1024,
             head_timeout: Duration::from_secs(10),

@@ -66,6 +66,18 @@ impl Settings {
             connections_max: sources
                 .take("connections_max", number("connections", 1, 1_000_000, 20_000))
                 .unwrap_or(is.connections_max),
+            connections_per_address: sources
+                .take("connections_per_address", number("connections", 1, 1_000_000, 5000))
+                .unwrap_or(is.connections_per_address),
+            requests_per_address: sources
+                .take("requests_per_address", rate)
+                .unwrap_or(is.requests_per_address),
+            websockets_per_wait_id: sources
+                .take("websockets_per_wait_id", number("WebSockets", 1, 100_000, 64))
+                .unwrap_or(is.websockets_per_wait_id),
+            forwarded_peers: sources.take("forwarded_peers", subnets).unwrap_or(is.forwarded_peers),
+            status_peers: sources.take("status_peers", subnets).unwrap_or(is.status_peers),
+            publish_rate: sources.take("publish_rate", rate).unwrap_or(is.publish_rate),
             holds_max: sources
                 .take("holds_max", number("requests", 0, 1_000_000, 19_000))
                 .unwrap_or(is.holds_max),

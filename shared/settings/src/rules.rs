@@ -1,8 +1,11 @@
 //! What the settings say to the protocol: about requests, readers and publishers.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 
-use everpoll_protocol::{Channel, Limits, Live, Patterns, Proxies, PublishSizes, Publisher, Tokens};
+use everpoll_protocol::{
+    Channel, Fronts, Limits, Live, Patterns, Proxies, PublishSizes, Publisher, Rates, Tokens,
+};
 
 use crate::keyring::{self, Keys};
 use crate::{Access, NamedKey, Secret, Settings};
@@ -28,7 +31,11 @@ impl Settings {
                 event_max: usize::try_from(self.event_max).unwrap_or(usize::MAX),
                 batch_max: self.batch_max as usize,
             },
-            publisher: Publisher::new(keys, listens_locally),
+            publisher: Publisher::new(keys, listens_locally).with_rate(self.publish_rate),
+            // Whose word it is who may read, that is believed in this, too.
+            fronts: Fronts::new(self.forwarded_peers.iter().chain(&self.access_peers).copied().collect()),
+            rates: Rates::new(self.requests_per_address, RandomState::new().hash_one(())),
+            status_peers: self.status_peers.clone(),
         }
     }
 
@@ -92,6 +99,7 @@ impl Settings {
             name: "publish_key".into(),
             secret: secret.clone(),
             channels: Patterns::all(),
+            rate: None,
         });
         all.chain(self.publish_keys.iter().cloned())
     }

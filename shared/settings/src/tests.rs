@@ -185,6 +185,7 @@ fn defaults_of_the_table_are_those_of_the_program() {
             "allow_origins",
             "publish_key",
             "publish_keys",
+            "publish_rate",
             "keys_file",
             "retain_count"
         ]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use everpoll_protocol::{Origins, Subnet};
+use everpoll_protocol::{Origins, Rate, Subnet};
 
 use crate::{Access, LogFormat, RedisUrl};
 
@@ -200,6 +200,27 @@ pub(crate) fn token_age(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// How often something may be done: `1000`, or `1000 burst 5000`; without it, the burst is ten seconds' worth. `none` is without end.
+pub(crate) fn rate(text: &str) -> Result<Option<Rate>, String> {
+    const ADVICE: &str = "give a number a second from 1 to 1000000, and how many may come at once where that is not ten times as \
+                          many, such as 1000 or \"1000 burst 5000\", or none";
+    if text == "none" {
+        return Ok(None);
+    }
+    let (per_second, burst) = match text.split_once(" burst ") {
+        Some((per_second, burst)) => (per_second, Some(burst)),
+        None => (text, None),
+    };
+    let number = |text: &str| digits(text.trim()).ok_or_else(|| format!("is not a rate; {ADVICE}"));
+    let per_second = number(per_second)?;
+    let burst = burst.map_or(Ok(per_second.saturating_mul(10)), number)?;
+    if !(1..=1_000_000).contains(&per_second) || !(1..=100_000_000).contains(&burst) {
+        return Err(format!("is out of range; {ADVICE}"));
+    }
+    let within = |number| u32::try_from(number).unwrap_or(u32::MAX);
+    Ok(Some(Rate { per_second: within(per_second), burst: within(burst) }))
+}
+
 /// Yes or no.
 pub(crate) fn flag(text: &str) -> Result<bool, String> {
     match text {
@@ -307,6 +328,22 @@ mod tests {
         assert_eq!(parse("x").unwrap_err(), "is not a number; give workers from 1 to 16, such as 8");
         assert!(parse("99999999999999999999999").unwrap_err().contains("out of range"));
         assert!(parse("+3").is_err());
+    }
+
+    #[test]
+    fn rate_is_a_number_a_second_and_a_burst() {
+        let is = |per_second, burst| Ok(Some(Rate { per_second, burst }));
+        assert_eq!((rate("1000"), rate("none")), (is(1000, 10_000), Ok(None)));
+        assert_eq!((rate("5 burst 7"), rate("1000000")), (is(5, 7), is(1_000_000, 10_000_000)));
+        for wrong in ["0", "1000001", "5 burst 0", "1 burst 100000001", "99999999999999999999"] {
+            assert!(
+                rate(wrong).unwrap_err().starts_with("is out of range; give a number a second"),
+                "{wrong}"
+            );
+        }
+        for wrong in ["", "x", "5/7", "5 burst", "burst 5", "-1", "5 burst x", "0.5"] {
+            assert!(rate(wrong).unwrap_err().starts_with("is not a rate; give a number a second"), "{wrong}");
+        }
     }
 
     #[test]

@@ -25,7 +25,9 @@ mod parser;
 
 use std::time::Duration;
 
-use everpoll_protocol::{Access, Headers, Limits, Origins, PublishSizes, Publisher, RawRequest, Timestamp};
+use everpoll_protocol::{
+    Access, Fronts, Headers, Limits, Origins, PublishSizes, Publisher, Rates, RawRequest, Timestamp,
+};
 
 /// A target: its name, which is that of its corpus, and the check.
 pub(crate) type Target = (&'static str, fn(&[u8]));
@@ -71,5 +73,8 @@ fn limits() -> Limits {
         publish_sizes: PublishSizes::default(),
         access: Access::Open,
         publisher: Publisher::new(Vec::new(), true),
+        fronts: Fronts::new(Vec::new()),
+        rates: Rates::new(None, 0),
+        status_peers: Vec::new(),
     }
 }

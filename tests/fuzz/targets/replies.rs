@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use everpoll_protocol::{
-    Answer, Channels, Cursor, Data, Event, Flavor, Head, Input, Kind, Page, Poll, PollRequest, RawRequest,
-    Record, Reply, Request, RequestError, ServeError, Step, Timestamp,
+    Answer, Channels, Cursor, Data, Event, Failure, Flavor, Head, Input, Kind, Page, Poll, PollRequest,
+    RawRequest, Record, Reply, Request, RequestError, ServeError, Step, Timestamp,
 };
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -24,7 +24,7 @@ pub(super) fn check(raw: &RawRequest<'_>) -> Result<Request, RequestError> {
         Ok(Request::Script(request)) => check_reply(&Reply::script(*request)),
         Err(error) => {
             check_error(error);
-            check_reply(&Reply::refused(error, raw, &limits));
+            check_reply(&Reply::refused(&Failure::Request(error.clone()), raw, &limits, || 5));
         }
     }
     parsed

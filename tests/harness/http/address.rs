@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustls::{ClientConnection, StreamOwned};
+use socket2::{Domain, Socket, Type};
 
 use super::REPLY_DEADLINE;
 use crate::tls::Trust;
@@ -34,15 +35,32 @@ impl Address {
     /// # Errors
     /// When nobody listens there.
     pub fn connect(&self) -> io::Result<Stream> {
+        self.connect_by(|address| TcpStream::connect_timeout(address, Duration::from_secs(10)))
+    }
+
+    /// Connects from this address of the machine, such as 127.0.0.2: the server sees another client.
+    ///
+    /// # Errors
+    /// When nobody listens there.
+    pub fn connect_from(&self, source: Ipv4Addr) -> io::Result<Stream> {
+        self.connect_by(|address| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.bind(&SocketAddr::from((source, 0)).into())?;
+            socket.connect_timeout(&(*address).into(), Duration::from_secs(10))?;
+            Ok(socket.into())
+        })
+    }
+
+    fn connect_by(&self, connect: impl Fn(&SocketAddr) -> io::Result<TcpStream>) -> io::Result<Stream> {
         let stream = match self {
             Self::Tcp(address) => {
-                let stream = TcpStream::connect_timeout(address, Duration::from_secs(10))?;
+                let stream = connect(address)?;
                 stream.set_nodelay(true)?;
                 Stream::Tcp(stream)
             }
             Self::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
             Self::Tls(address, trust) => {
-                let stream = TcpStream::connect_timeout(address, Duration::from_secs(10))?;
+                let stream = connect(address)?;
                 stream.set_nodelay(true)?;
                 stream.set_read_timeout(Some(REPLY_DEADLINE))?;
                 Stream::Tls(Box::new(trust.greet(stream)?))

@@ -1,6 +1,7 @@
 //! Connections that take several requests, and requests whose reply may take a while.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::{Address, REPLY_DEADLINE, Reply, ReplyParser, Request, Stream};
@@ -19,6 +20,14 @@ impl Connection {
     /// When nobody listens.
     pub fn open(address: &Address) -> io::Result<Self> {
         Ok(Self { stream: address.connect()?, parser: ReplyParser::default() })
+    }
+
+    /// Connects from this address of the machine, such as 127.0.0.2.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub fn open_from(source: Ipv4Addr, address: &Address) -> io::Result<Self> {
+        Ok(Self { stream: address.connect_from(source)?, parser: ReplyParser::default() })
     }
 
     /// Sends a request and reads its reply. Set the header `Connection: keep-alive` for another after it.

@@ -31,26 +31,19 @@ impl Attendant {
     /// Lets the poll wait for news.
     pub(super) fn hold(&mut self, server: &Arc<Server>, entry: u32, mut held: Held, until: Instant) {
         lock(&self.lot.topics).share(&mut held.request.channels);
-        let input = if server.draining() {
-            Some(Input::Draining)
-        } else if !server.may_hold() {
-            Some(Input::Crowded)
-        } else {
-            None
-        };
         let ticket = Ticket { entry, hold: self.entries[entry as usize].holds };
-        let seat = match (&input, &held.request.wait_id) {
-            (None, Some(wait_id)) => {
-                let sleeper = Sleeper::Parked(self.lot.clone(), ticket);
-                match Seats::take(&server.seats, wait_id, held.request.tab.as_ref(), sleeper) {
-                    Some(place) => Ok(Some(place)),
-                    None => Err(Input::PlaceTaken),
-                }
-            }
-            _ => input.map_or(Ok(None), Err),
+        let visit = match server.draining() {
+            true => Err(Input::Draining),
+            false => server.may_hold(&held.request).ok_or(Input::Crowded),
         };
-        let seat = match seat {
-            Ok(seat) => seat,
+        let admitted = visit.and_then(|visit| {
+            let Some(wait_id) = &held.request.wait_id else { return Ok((None, visit)) };
+            let sleeper = Sleeper::Parked(self.lot.clone(), ticket);
+            let place = Seats::take(&server.seats, wait_id, held.request.tab.as_ref(), sleeper);
+            Ok((Some(place.ok_or(Input::PlaceTaken)?), visit))
+        });
+        let (seat, visit) = match admitted {
+            Ok(admitted) => admitted,
             Err(input) => {
                 if let Step::Reply(answer) = long_poll::handle(&mut held.poll, input, &held.request) {
                     self.answer(server, entry, held, Answered::Own(answer, None));
@@ -58,7 +51,7 @@ impl Attendant {
                 return;
             }
         };
-        self.enter(server, entry, What::Poll(held), seat);
+        self.enter(server, entry, What::Poll(held), seat, visit);
         self.wake_at(entry, until);
         // What came before the entry is read now.
         self.woken(server, entry, Wake::News);
@@ -105,6 +98,18 @@ impl Attendant {
     fn answer(&mut self, server: &Arc<Server>, entry: u32, held: Held, answered: Answered) {
         let Held { request, connection, pipelined, .. } = held;
         let bytes = long_poll::to_bytes(server, &request, connection, answered);
+        self.write(server, entry, bytes, connection, pipelined);
+    }
+
+    /// Writes a reply, and goes on with the connection.
+    pub(super) fn write(
+        &mut self,
+        server: &Arc<Server>,
+        entry: u32,
+        bytes: Bytes,
+        connection: Connection,
+        pipelined: Vec<u8>,
+    ) {
         let Some(parked) = self.parked(entry) else { return };
         match parked.socket.write(&bytes) {
             Ok(written) if written == bytes.len() => {}

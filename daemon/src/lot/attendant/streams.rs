@@ -17,6 +17,7 @@ use crate::seats::Seats;
 use crate::server::Server;
 use crate::transport::feed::{Follower, Found, LastWritten};
 use crate::transport::{Connection, eventsource, frame, websocket};
+use crate::visitors::Visit;
 
 /// How often a WebSocket is read in a row. One that still has more is left to a task, which gives way to others.
 const READS: usize = 16;
@@ -33,18 +34,25 @@ impl Attendant {
         if server.draining() || !server.has_room() {
             return false;
         }
+        // Where there is no room, the task tells so, and counts it.
+        let Some(visit) = Visit::begin(request.client, server.patience.per_address) else { return false };
         lock(&self.lot.topics).share(&mut request.channels);
         let way = Way::of(&request);
         let ticket = Ticket { entry, hold: self.entries[entry as usize].holds };
         let seat = match &request.wait_id {
             // Browsers do not count WebSockets among the connections to a host, so these take nobody's place.
-            Some(wait_id) if request.flavor != Flavor::WebSocket => {
+            Some(wait_id) if request.flavor == Flavor::WebSocket => {
+                let max = server.patience.websockets_per_wait_id;
+                let Some(place) = Seats::take_beside(&server.seats, wait_id, max) else { return false };
+                Some(place)
+            }
+            Some(wait_id) => {
                 let sleeper = Sleeper::Parked(self.lot.clone(), ticket);
                 let place = Seats::take(&server.seats, wait_id, request.tab.as_ref(), sleeper);
                 let Some(place) = place else { return false };
                 Some(place)
             }
-            _ => None,
+            None => None,
         };
         let head = match request.flavor {
             Flavor::WebSocket => websocket::head(&request).unwrap_or_default().into(),
@@ -54,7 +62,13 @@ impl Attendant {
         let follower = Follower::new(server, request);
         let due = Instant::now() + follower.interval();
         // In this order: who has seen the head misses nothing that is published from now on.
-        self.enter(server, entry, What::Stream(Streaming { follower, passed_over: 0, asked: None }), seat);
+        self.enter(
+            server,
+            entry,
+            What::Stream(Streaming { follower, passed_over: 0, asked: None }),
+            seat,
+            visit,
+        );
         self.wake_at(entry, due);
         self.write_news(server, entry, head, &mut None);
         true

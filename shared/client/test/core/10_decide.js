@@ -43,7 +43,7 @@
       [200, 20, '', 'fail'], [204, 20, '', 'fail'], [1223, 20, '', 'fail'], [302, 20, '', 'fail'],
       [403, 20, '', 'stop'], [410, 20, '', 'stop'], [403, 20000, '', 'stop'],
       [404, 20, '', 'fail'], [404, 20, 'not_found', 'stop'], [400, 20, 'cursor_malformed', 'stop'],
-      [429, 20, 'overloaded', 'fail'], [408, 20, 'head_timeout', 'fail'], [503, 20000, 'log_unavailable', 'fail'],
+      [429, 20, 'too_many_requests', 'fail'], [408, 20, 'head_timeout', 'fail'], [503, 20000, 'log_unavailable', 'fail'],
       [407, 20, '', 'fail'], [401, 20, '', 'fail']
     ], i, one;
     for (i = 0; i < cases.length; i++) {

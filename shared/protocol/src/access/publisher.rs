@@ -1,13 +1,15 @@
 //! Who may publish over HTTP, and to which channels.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::digest::{SHA256, digest};
 use subtle::ConstantTimeEq;
 
 use super::{Live, Patterns};
-use crate::{Headers, NewEvent, RequestError};
+use crate::rate::Bucket;
+use crate::{Headers, NewEvent, Rate, RequestError, Timestamp};
 
 /// One publishing key.
 #[derive(Clone, PartialEq, Eq)]
@@ -18,13 +20,21 @@ pub struct PublishKey {
     digest: [u8; 32],
     /// Where it may publish.
     pub channels: Patterns,
+    /// How many events it may publish; `None` is as many as all keys may, and `Some(None)` is without end.
+    pub rate: Option<Option<Rate>>,
 }
 
 impl PublishKey {
     /// The key with this secret text.
     #[must_use]
     pub fn new(name: &str, secret: &str, channels: Patterns) -> Self {
-        Self { name: name.into(), digest: sha256(secret.as_bytes()), channels }
+        Self { name: name.into(), digest: sha256(secret.as_bytes()), channels, rate: None }
+    }
+
+    /// The key with a rate of its own.
+    #[must_use]
+    pub fn with_rate(self, rate: Option<Option<Rate>>) -> Self {
+        Self { rate, ..self }
     }
 
     /// Whether it may publish all of these.
@@ -59,13 +69,72 @@ pub struct Publisher {
     had_keys: bool,
     /// Whether the program listens only where this machine alone can reach it.
     listens_locally: bool,
+    /// How many events each key may publish that has no rate of its own.
+    rate: Option<Rate>,
+    spent: Spent,
 }
+
+/// What each key has published, by its name; so that it stays when keys are exchanged. Only keys with a rate are in it. Clones share
+/// it.
+#[derive(Clone, Debug, Default)]
+struct Spent(Arc<Mutex<HashMap<Box<str>, Bucket>>>);
+
+impl PartialEq for Spent {
+    /// It is no part of who may.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Spent {}
 
 impl Publisher {
     /// With these keys; without any, only this machine may publish, and only where it `listens_locally`.
     #[must_use]
     pub fn new(keys: Vec<PublishKey>, listens_locally: bool) -> Self {
-        Self { had_keys: !keys.is_empty(), keys: Live::new(keys), listens_locally }
+        Self {
+            had_keys: !keys.is_empty(),
+            keys: Live::new(keys),
+            listens_locally,
+            rate: None,
+            spent: Spent::default(),
+        }
+    }
+
+    /// With a rate for each key that has none of its own, and for this machine where no key is set; `None` is without end.
+    #[must_use]
+    pub fn with_rate(self, rate: Option<Rate>) -> Self {
+        Self { rate, ..self }
+    }
+
+    /// Counts events that are about to be published, with this key or without one.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::PublishRate`].
+    pub(crate) fn count(
+        &self,
+        key: Option<&PublishKey>,
+        events: usize,
+        now: Timestamp,
+    ) -> Result<(), RequestError> {
+        let own = key.and_then(|key| key.rate);
+        let Some(rate) = own.unwrap_or(self.rate) else { return Ok(()) };
+        // A name is not empty.
+        let name = key.map_or("", |key| &*key.name);
+        let mut spent = self.spent.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = match spent.get_mut(name) {
+            Some(bucket) => bucket,
+            None => spent.entry(name.into()).or_default(),
+        };
+        bucket.take(rate, events as u64, now).map_err(|wait| RequestError::PublishRate {
+            who: match key {
+                Some(key) => format!("publishing key {:?}", key.name).into(),
+                None => "this machine".into(),
+            },
+            per_second: rate.per_second,
+            seconds: u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX),
+        })
     }
 
     /// Replaces the keys, for all requests from now on.
@@ -185,6 +254,36 @@ mod tests {
         assert!(!admits("Bearer old-0123456789ab") && admits("Bearer new-0123456789ab"));
         other.replace(Vec::new());
         assert!(!admits("Bearer new-0123456789ab") && publisher.admit(&TestHeaders(&[]), true).is_err());
+    }
+
+    #[test]
+    fn rate_is_each_keys_own_and_stays_when_keys_are_exchanged() {
+        let rate = |per_second, burst| Some(Rate { per_second, burst });
+        let keys = || {
+            vec![
+                key("a", "a-0123456789abcdef", &["*"]),
+                key("b", "b-0123456789abcdef", &["*"]).with_rate(Some(rate(1, 10))),
+                key("c", "c-0123456789abcdef", &["*"]).with_rate(Some(None)),
+            ]
+        };
+        let publisher = Publisher::new(keys(), true).with_rate(rate(2, 4));
+        let now = Timestamp::from_micros(1_800_000_000_000_000);
+        let count = |name: &str, events| {
+            let key = publisher.keys.get().iter().find(|key| &*key.name == name).cloned();
+            publisher.count(key.as_ref(), events, now)
+        };
+        assert_eq!(count("a", 4), Ok(()));
+        let error = count("a", 3).unwrap_err();
+        assert_eq!((error.code(), error.status()), ("publish_rate", 429));
+        assert!(error.to_string().starts_with("publishing key \"a\" may publish 2 events a second; nothing"));
+        assert!(error.to_string().contains("again in 2 s"), "{error}");
+        assert_eq!((count("b", 10), count("c", 100_000)), (Ok(()), Ok(())));
+        publisher.replace(keys());
+        assert!(count("a", 1).is_err() && count("b", 1).is_err());
+        // Where no key is set, this machine is counted.
+        assert_eq!(publisher.count(None, 4, now), Ok(()));
+        assert!(publisher.count(None, 1, now).unwrap_err().to_string().starts_with("this machine may"));
+        assert_eq!(Publisher::new(Vec::new(), true).count(None, 1_000_000, now), Ok(()));
     }
 
     #[test]

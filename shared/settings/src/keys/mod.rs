@@ -5,6 +5,7 @@
 //! default through the parser to see that table and program agree.
 
 mod access;
+mod clients;
 mod databases;
 mod diagnostics;
 mod following;
@@ -51,6 +52,7 @@ const PARTS: &[&[Key]] = &[
     retention::KEYS,
     following::KEYS,
     limits::KEYS,
+    clients::KEYS,
     sizes::KEYS,
     diagnostics::KEYS,
 ];

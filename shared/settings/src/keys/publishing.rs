@@ -17,12 +17,23 @@ pub(super) const KEYS: &[Key] = &[
         name: "publish_keys",
         variable: "EVERPOLL_PUBLISH_KEYS",
         default: "none",
-        form: "tables [publish_keys.NAME], each with key and channels; in the variable the same as TOML",
+        form: "tables [publish_keys.NAME], each with key and channels, and rate if it has one; in the variable the same as TOML",
         meaning: "Publishing keys with names, each for some channels: whole names, or beginnings and a *, such as \
                   channels = [\"shop-*\"]; [\"*\"] is for all. They are presented as publish_key is, beside which they hold.",
         advice: "Give each application its own: one that leaks can be taken out alone, and publishes to its own channels only. \
                  The name stands in errors.",
         secret: true,
+    },
+    Key {
+        name: "publish_rate",
+        variable: "EVERPOLL_PUBLISH_RATE",
+        default: "none",
+        form: "events a second, 1 to 1000000, and how many at once where that is not ten times as many: \"100 burst 5000\"; or none",
+        meaning: "How many events each publishing key may publish over HTTP, and this machine where no key is set. Beyond it, nothing of a \
+                  request is published, and the answer is 429. A key of publish_keys or keys_file may have a rate of its own.",
+        advice: "The daemon and the fallback count each for itself, and under plain CGI nothing is counted. A request with more events than \
+                 may come at once is taken when there were none for a while.",
+        secret: false,
     },
     Key {
         name: "keys_file",
