@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 use everpoll_log::{Log, Options};
+use everpoll_protocol::Live;
 use everpoll_settings::Settings;
 use tracing::error;
 
@@ -18,7 +19,7 @@ use crate::health::Health;
 use crate::hub::Hub;
 use crate::lot::{Attendant, Lots};
 use crate::publish::{Publishing, Unseen, publishing};
-use crate::retention::{self, Trimmer};
+use crate::retention;
 use crate::server::Server;
 use crate::tailer::{Bell, Tailer};
 use crate::wakeup;
@@ -31,6 +32,8 @@ pub(crate) struct Backend {
     pub(crate) catch_up: Arc<CatchUp>,
     pub(crate) publishing: Publishing,
     pub(crate) health: Arc<Health>,
+    /// The settings of this moment, for those that look at them again.
+    pub(crate) settings: Live<Settings>,
     bell: Arc<Bell>,
     stopped: Arc<AtomicBool>,
     committer: JoinHandle<()>,
@@ -89,10 +92,10 @@ impl Backend {
             let (log, catch_up, window) = (log("catch up")?, catch_up.clone(), window.clone());
             spawn("catch-up", move || catch_up.run(log, &window))?;
         }
-        let trimmer = Trimmer::new(retention::of(settings), settings.trim_batch);
-        let (log, interval, stop) = (log("trim")?, settings.trim_interval, stopped.clone());
-        spawn("trim", move || retention::run(log, trimmer, interval, &stop))?;
-        Ok(Self { window, hub, catch_up, publishing, health, bell, stopped, committer, attendants })
+        let settings = Live::new(settings.clone());
+        let (log, now, stop) = (log("trim")?, settings.clone(), stopped.clone());
+        spawn("trim", move || retention::run(log, &now, &stop))?;
+        Ok(Self { window, hub, catch_up, publishing, health, settings, bell, stopped, committer, attendants })
     }
 
     /// Lets connections wait in the lots.

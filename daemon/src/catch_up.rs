@@ -14,6 +14,7 @@
 //! The threads are few, and the queue has an end.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -55,7 +56,7 @@ pub(crate) struct CatchUp {
     /// What was read last.
     kept: Kept,
     /// Most different questions at a time.
-    questions_max: usize,
+    questions_max: AtomicUsize,
     started: Instant,
 }
 
@@ -102,7 +103,17 @@ impl CatchUp {
     /// An empty queue for at most `questions_max` different questions.
     pub(crate) fn new(questions_max: usize) -> Self {
         let (state, kept) = (Mutex::default(), Kept::default());
+        let questions_max = AtomicUsize::new(questions_max);
         Self { state, changed: Condvar::new(), kept, questions_max, started: Instant::now() }
+    }
+
+    /// From now on takes at most so many different questions.
+    pub(crate) fn limit(&self, questions_max: usize) {
+        self.questions_max.store(questions_max, Ordering::Relaxed);
+    }
+
+    fn questions_max(&self) -> usize {
+        self.questions_max.load(Ordering::Relaxed)
     }
 
     /// What the database has for `channels` from `cursor` on.
@@ -123,7 +134,7 @@ impl CatchUp {
             askers.push(sender);
         } else if state.stopped {
             return Err(ServeError::Draining);
-        } else if state.askers.len() >= self.questions_max {
+        } else if state.askers.len() >= self.questions_max() {
             COUNTS.hit(Limit::CatchUp);
             return Err(ServeError::Overloaded);
         } else {
@@ -143,7 +154,7 @@ impl CatchUp {
     /// The used share of the queue, in thousandths.
     pub(crate) fn load(&self) -> u32 {
         let waiting = self.waiting();
-        u32::try_from(waiting * 1000 / self.questions_max.max(1)).unwrap_or(1000)
+        u32::try_from(waiting * 1000 / self.questions_max().max(1)).unwrap_or(1000)
     }
 
     /// Ends [`CatchUp::run`] on all threads. Who still waits for the database is told that the daemon stops.

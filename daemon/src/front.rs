@@ -111,10 +111,10 @@ fn admit(stream: Stream, peer: Option<IpAddr>, server: &Arc<Server>) -> Option<S
         stream => stream,
     };
     // A web server in front has many clients behind it: what each of them holds is counted instead.
-    let client = peer.filter(|peer| !server.limits.fronts.includes(*peer)).map(Client::at);
+    let client = peer.filter(|peer| !server.rules().limits.fronts.includes(*peer)).map(Client::at);
     let open = server.connections.load(Ordering::Relaxed);
-    let (limit, error) = match Visit::begin(client, server.patience.per_address) {
-        _ if open >= server.patience.connections_max => (Limit::Connections, ServeError::Overloaded),
+    let (limit, error) = match Visit::begin(client, server.rules().patience.per_address) {
+        _ if open >= server.rules().patience.connections_max => (Limit::Connections, ServeError::Overloaded),
         None => (Limit::ConnectionsPerAddress, ServeError::TooManyConnections),
         Some(visit) => return Some(stream.of_visit(visit)),
     };
@@ -174,7 +174,9 @@ pub(crate) async fn finish(
 ) {
     let counted = Counted::already(&server.connections);
     let busy = Counted::new(&server.busy);
-    if stream.send(&bytes[written..], &server.patience).await.is_err() || !stays_open(&server, connection) {
+    if stream.send(&bytes[written..], &server.rules().patience).await.is_err()
+        || !stays_open(&server, connection)
+    {
         return;
     }
     drop((bytes, busy));
@@ -208,7 +210,7 @@ pub(crate) async fn end_stream(stream: Stream, server: Arc<Server>, last: Option
     let _busy = Counted::new(&server.busy);
     match last {
         Some(last) => {
-            let _ = stream.send(&last, &server.patience).await;
+            let _ = stream.send(&last, &server.rules().patience).await;
         }
         None => websocket::end(stream, &server, why).await,
     }
@@ -242,7 +244,7 @@ async fn run(stream: Stream, mut buffer: Vec<u8>, held: Option<Box<Held>>, serve
 /// Lets a new connection begin with TLS; `None` when it is of no use any more.
 async fn greet(stream: TcpStream, visit: Visit, server: &Server) -> Option<Stream> {
     let tls = server.tls.as_ref()?;
-    match tls.greet(stream, server.patience.head).await {
+    match tls.greet(stream, server.rules().patience.head).await {
         Greeting::Secured(secured) => Some(Stream::Tls(secured, visit)),
         Greeting::Plain(stream) => {
             if let Read::Refuse(bytes) = refusal(&RequestError::TlsExpected) {
@@ -340,7 +342,7 @@ async fn poll(stream: &Stream, buffer: &mut Vec<u8>, server: &Server, held: &mut
     match answered {
         Some(answered) => {
             let bytes = long_poll::to_bytes(server, request, connection, answered);
-            Polled::Answered(stream.send(&bytes, &server.patience).await.is_ok())
+            Polled::Answered(stream.send(&bytes, &server.rules().patience).await.is_ok())
         }
         None => Polled::Answered(false),
     }
@@ -363,7 +365,7 @@ async fn next_poll(stream: &Stream, buffer: &mut Vec<u8>, server: &Server) -> Ne
     match read_request(stream, buffer, server).await {
         Read::Poll(request, connection) => Next::Poll(request, connection),
         Read::Other => Next::Other,
-        Read::Reply(bytes, connection) => match stream.send(&bytes, &server.patience).await {
+        Read::Reply(bytes, connection) => match stream.send(&bytes, &server.rules().patience).await {
             Ok(()) if stays_open(server, connection) => Next::Again,
             _ => Next::Close,
         },
@@ -396,9 +398,9 @@ enum Read {
 
 /// Reads a head that has begun, waits for the rest of it, and parses it.
 async fn read_request(stream: &Stream, buffer: &mut Vec<u8>, server: &Server) -> Read {
-    let deadline = Instant::now() + server.patience.head;
+    let deadline = Instant::now() + server.rules().patience.head;
     loop {
-        match head::parse(buffer, server.patience.head_max) {
+        match head::parse(buffer, server.rules().patience.head_max) {
             Ok(Parsed::Poll(head)) => {
                 let (read, length) = (parse(&head, stream, server), head.length);
                 buffer.drain(..length);
@@ -410,7 +412,7 @@ async fn read_request(stream: &Stream, buffer: &mut Vec<u8>, server: &Server) ->
         }
         if !readable_until(deadline, stream).await {
             COUNTS.hit(Limit::HeadTime);
-            return refusal(&head::timeout(server.patience.head));
+            return refusal(&head::timeout(server.rules().patience.head));
         }
         if read_some(stream, buffer).is_err() {
             return Read::Close;
@@ -431,8 +433,8 @@ fn parse(head: &PollHead<'_>, stream: &Stream, server: &Server) -> Read {
         web_server: None,
         now: server::now(),
     };
-    let sender = server.limits.fronts.sender_of(&raw);
-    let reply = match Request::receive(&raw, &server.limits, sender) {
+    let sender = server.rules().limits.fronts.sender_of(&raw);
+    let reply = match Request::receive(&raw, &server.rules().limits, sender) {
         Ok(Request::Poll(request)) => return Read::Poll(Box::new(request), connection),
         Ok(Request::Options { allow, form }) => Reply::options(allow, &form),
         // The front keeps only polls; the others are hyper's.
@@ -440,7 +442,7 @@ fn parse(head: &PollHead<'_>, stream: &Stream, server: &Server) -> Read {
         Err(failure) => {
             COUNTS.failure(&failure);
             let reconnect_in = || server.reconnect_in(Reconnect::ShortPoll);
-            Reply::refused(&failure, &raw, &server.limits, reconnect_in)
+            Reply::refused(&failure, &raw, &server.rules().limits, reconnect_in)
         }
     };
     Read::Reply(to_bytes(&reply, connection), connection)
@@ -455,7 +457,8 @@ pub(crate) fn too_many(
 ) -> Bytes {
     let failure = Failure::Serve(error);
     COUNTS.failure(&failure);
-    let reply = Reply::refused(&failure, raw, &server.limits, || server.reconnect_in(Reconnect::ShortPoll));
+    let reply =
+        Reply::refused(&failure, raw, &server.rules().limits, || server.reconnect_in(Reconnect::ShortPoll));
     to_bytes(&reply, connection)
 }
 
@@ -471,8 +474,8 @@ pub(crate) fn patience(server: &Server, first: bool, stopping: bool) -> Duration
     match (stopping, first) {
         (true, true) => FIRST_REQUEST,
         (true, false) => Duration::ZERO,
-        (false, _) if server.is_crowded() => IDLE_CROWDED.min(server.patience.idle),
-        (false, _) => server.patience.idle,
+        (false, _) if server.is_crowded() => IDLE_CROWDED.min(server.rules().patience.idle),
+        (false, _) => server.rules().patience.idle,
     }
 }
 
@@ -505,7 +508,7 @@ fn read_some(stream: &Stream, buffer: &mut Vec<u8>) -> io::Result<()> {
 /// Answers a head that cannot be understood. What is still on its way is read for a moment, so that closing does not
 /// reset the connection before the client has read the reply (RFC 9112 section 9.6).
 async fn refuse(stream: &Stream, bytes: &Bytes, server: &Server) {
-    if stream.send(bytes, &server.patience).await.is_err() {
+    if stream.send(bytes, &server.rules().patience).await.is_err() {
         return;
     }
     let drain = async {

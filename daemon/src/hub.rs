@@ -18,10 +18,12 @@ use crate::lot::{Lot, Lots, Ticket};
 pub(crate) enum Wake {
     /// One of its channels may have news.
     News = 1,
+    /// Who may read what was decided anew.
+    Judged = 2,
     /// A later request of the same tab took its place.
-    Replaced = 2,
+    Replaced = 3,
     /// The daemon stops.
-    Drain = 3,
+    Drain = 4,
 }
 
 /// One held poll, as the hub sees it.
@@ -56,7 +58,8 @@ impl Waiter {
         match self.state.swap(0, Ordering::AcqRel) {
             0 => None,
             1 => Some(Wake::News),
-            2 => Some(Wake::Replaced),
+            2 => Some(Wake::Judged),
+            3 => Some(Wake::Replaced),
             _ => Some(Wake::Drain),
         }
     }

@@ -15,6 +15,7 @@ mod lot;
 mod metrics;
 mod pages;
 mod publish;
+mod reload;
 mod replies;
 mod retention;
 mod seats;

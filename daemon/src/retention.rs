@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use everpoll_log::{Log, LogError, Retention};
+use everpoll_protocol::Live;
 use everpoll_settings::Settings;
 use tracing::{info, warn};
 
@@ -42,20 +43,24 @@ pub(crate) fn of(settings: &Settings) -> Retention {
     Retention { max_age: settings.retain_for, max_events: settings.retain_count }
 }
 
-/// Trims the log every `interval` until `stopped`.
-pub(crate) fn run(mut log: Log, mut trimmer: Trimmer, interval: Duration, stopped: &AtomicBool) {
-    if trimmer.keep.max_age.is_none() && trimmer.keep.max_events.is_none() {
-        return;
-    }
+/// Trims the log as the settings say, also when they change, until `stopped`.
+pub(crate) fn run(mut log: Log, settings: &Live<Settings>, stopped: &AtomicBool) {
     let stopped = || stopped.load(Ordering::Relaxed);
-    while sleep(interval, stopped) {
+    let mut trimmer = Trimmer::new(Retention::default(), 0);
+    while sleep(|| settings.get().trim_interval, stopped) {
+        let now = settings.get();
+        let (keep, interval) = (of(&now), now.trim_interval);
+        if keep == Retention::default() {
+            continue;
+        }
+        trimmer.keep(keep, now.trim_batch);
         let (mut removed, start) = (0, Instant::now());
         let failed = loop {
             match trimmer.batch(&mut log) {
                 Ok((batch, pause)) => {
                     removed += batch;
                     let Some(pause) = pause else { break None };
-                    if !sleep(pause, stopped) {
+                    if !sleep(|| pause, stopped) {
                         return;
                     }
                 }
@@ -71,11 +76,11 @@ pub(crate) fn run(mut log: Log, mut trimmer: Trimmer, interval: Duration, stoppe
     }
 }
 
-/// `false` when it is to stop.
-fn sleep(pause: Duration, stopped: impl Fn() -> bool) -> bool {
-    let end = Instant::now() + pause;
+/// `false` when it is to stop. The pause may change meanwhile.
+fn sleep(pause: impl Fn() -> Duration, stopped: impl Fn() -> bool) -> bool {
+    let start = Instant::now();
     while !stopped() {
-        let left = end.saturating_duration_since(Instant::now());
+        let left = pause().saturating_sub(start.elapsed());
         if left.is_zero() {
             return true;
         }
@@ -88,6 +93,13 @@ impl Trimmer {
     /// Removes what `keep` does not keep, at most `batch_max` events in a transaction.
     pub(crate) fn new(keep: Retention, batch_max: u32) -> Self {
         Self { keep, batch: BATCH_MIN.min(batch_max), batch_max, last: None }
+    }
+
+    /// From now on removes what `keep` does not keep; what was learned of the machine still holds.
+    pub(crate) fn keep(&mut self, keep: Retention, batch_max: u32) {
+        self.keep = keep;
+        self.batch_max = batch_max;
+        self.batch = self.batch.max(BATCH_MIN).min(batch_max);
     }
 
     /// Removes one batch. Returns how many events that were, and how long to leave the log alone before the next; `None`

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use everpoll_settings::{Listen, Settings};
+use everpoll_settings::Settings;
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -19,14 +19,12 @@ use crate::front;
 use crate::hub::Wake;
 use crate::listen::{Listener, somebody_listens};
 use crate::pages::Pages;
+use crate::reload::{self, Source};
 use crate::server::{Patience, Server};
 use crate::tls::Tls;
 
 /// How often it is looked whether what is waited for has happened: the window filled, all requests answered.
 const LOOK: Duration = Duration::from_millis(20);
-
-/// Pause of a body after which a client is given up. Old Internet Explorers repeat a POST without its body.
-const BODY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long the return of those who were held is spread at most, and the share of the time for a drain that it may take.
 const SPREAD: (Duration, u32) = (Duration::from_secs(5), 2);
@@ -36,30 +34,29 @@ const SPREAD: (Duration, u32) = (Duration::from_secs(5), 2);
 /// # Errors
 ///
 /// When the settings cannot be met: the address is taken, the database URL is wrong, the log has another layout.
-pub(crate) fn run(settings: &Settings) -> Result<()> {
+pub(crate) fn run(settings: &Settings, source: Source) -> Result<()> {
     // It takes the variables out of the environment, which may only be done while there is one thread.
     let handed = ListenFd::from_env();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
-    runtime.block_on(serve(settings, handed))
+    runtime.block_on(serve(settings, source, handed))
 }
 
-async fn serve(settings: &Settings, handed: ListenFd) -> Result<()> {
+async fn serve(settings: &Settings, source: Source, handed: ListenFd) -> Result<()> {
     // Before anything else, so that no signal ends the process halfway.
     let mut signals =
         Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+    let hangup = signal(SignalKind::hangup())?;
     let tls = settings.tls.as_ref().map(|(certificate, key)| Tls::read(certificate, key)).transpose()?;
     let mut listeners = Listener::inherited(handed, settings)?;
     let takes_over = listeners.is_empty() && settings.reuse_port && somebody_listens(&settings.listen).await;
     if listeners.is_empty() && !takes_over {
         listeners.push(Listener::bind(settings)?);
     }
-    if let (false, Some(problem)) =
-        (listeners.iter().all(Listener::is_local), settings.unprotected(&public()))
-    {
+    let listens_locally = listeners.iter().all(Listener::is_local);
+    if let (false, Some(problem)) = (listens_locally, settings.unprotected(&reload::public())) {
         bail!(problem);
     }
-    let connections_max = raise_file_limit(settings.connections_max as usize);
     let mut backend = Backend::start(settings)?;
     if takes_over {
         info!(address = %settings.listen, "another daemon listens there; taking its place when the window is filled");
@@ -73,27 +70,12 @@ async fn serve(settings: &Settings, handed: ListenFd) -> Result<()> {
         listeners.push(Listener::bind(settings)?);
     }
 
-    let limits = settings.limits(listeners.iter().all(Listener::is_local));
-    settings.follow_keys(&limits, |file, told| match told {
-        Ok(()) => info!(file = %file.display(), "the keys are exchanged"),
-        Err(problem) => warn!("{} {problem}; the keys stay as they are", file.display()),
-    })?;
-    let patience = Patience {
-        head: settings.head_timeout,
-        body: BODY_PATIENCE,
-        idle: settings.idle_timeout,
-        write: settings.write_timeout,
-        head_max: usize::try_from(settings.head_max).unwrap_or(usize::MAX),
-        connections_max,
-        // Nobody takes more than half.
-        per_address: (settings.connections_per_address as usize).min(connections_max.div_ceil(2)),
-        websockets_per_wait_id: settings.websockets_per_wait_id as usize,
-        // Whoever is not held needs a connection as well.
-        holds_max: (settings.holds_max as usize).min(connections_max - connections_max / 20),
-        unsent_max: usize::try_from(settings.unsent_max).unwrap_or(usize::MAX),
-    };
+    let listens_locally = listeners.iter().all(Listener::is_local);
+    let limits = settings.limits(listens_locally);
+    let patience = Patience::of(settings);
+    let connections_max = patience.connections_max;
     let mut server = Server::new(
-        limits,
+        limits.clone(),
         patience,
         backend.window.clone(),
         backend.hub.clone(),
@@ -114,9 +96,9 @@ async fn serve(settings: &Settings, handed: ListenFd) -> Result<()> {
         if !listeners.iter().any(Listener::is_tcp) {
             warn!("tls_certificate is set, and only unix sockets are listened on, which do not speak TLS");
         }
-        // Without TLS, the signal ends the daemon, as it does any program that a terminal leaves behind.
         tokio::spawn(tls.follow_files(signal(SignalKind::hangup())?));
     }
+    reload::follow(settings, limits, source, &server, &backend, hangup)?;
     let mut doors: JoinSet<bool> =
         listeners.into_iter().map(|listener| front::accept(listener, server.clone())).collect();
     tell_service_manager(NotifyState::Ready);
@@ -124,7 +106,8 @@ async fn serve(settings: &Settings, handed: ListenFd) -> Result<()> {
     let signal = signals.next().await;
     info!("{signal}: draining");
     tell_service_manager(NotifyState::Stopping);
-    let end = Instant::now() + settings.drain_timeout;
+    let drain_timeout = backend.settings.get().drain_timeout;
+    let end = Instant::now() + drain_timeout;
     server.closing.send_replace(true);
     if may_have_successor {
         // Only behind a door that is closed is it seen whether somebody has opened it again.
@@ -133,14 +116,14 @@ async fn serve(settings: &Settings, handed: ListenFd) -> Result<()> {
             has_successor |= successor.unwrap_or(false);
         }
         if has_successor {
-            hand_over(&server, SPREAD.0.min(settings.drain_timeout / SPREAD.1)).await;
+            hand_over(&server, SPREAD.0.min(drain_timeout / SPREAD.1)).await;
         }
     }
     // Not before: until then, a request over a kept connection is served, and its reply closes the connection.
     server.stop.send_replace(true);
     server.hub.lots().stop();
     // Where the drain ends early, the socket's file is to be removed all the same.
-    drain(&server, &mut doors, end, settings.drain_timeout).await;
+    drain(&server, &mut doors, end, drain_timeout).await;
     while doors.join_next().await.is_some() {}
     drop(server);
     tokio::task::spawn_blocking(move || backend.stop()).await?;
@@ -161,11 +144,6 @@ impl Signals {
             _ = self.interrupt.recv() => "SIGINT",
         }
     }
-}
-
-/// Some address that other machines can reach.
-fn public() -> Listen {
-    Listen::Tcp { host: "0.0.0.0".to_owned(), port: 0 }
 }
 
 /// Waits until polls are served in full.
@@ -232,22 +210,4 @@ async fn drain(server: &Server, doors: &mut JoinSet<bool>, end: Instant, longest
 fn is_over(doors: &mut JoinSet<bool>) -> bool {
     while doors.try_join_next().is_some() {}
     doors.is_empty()
-}
-
-/// Raises the limit of open files as far as the system allows, and returns how many connections fit.
-fn raise_file_limit(wanted: usize) -> usize {
-    // Besides connections: databases, the listener, tokio's own, and those that are sent away.
-    const OTHER_FILES: u64 = 64 + front::GOODBYES as u64;
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let files = match rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    };
-    let Some(files) = files else { return wanted };
-    let fit = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX);
-    if fit < wanted {
-        info!(connections_max = fit, "the limit of open files is {files}: connections_max is lowered");
-    }
-    fit.min(wanted)
 }

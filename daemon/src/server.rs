@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use arc_swap::{ArcSwap, Guard};
 use everpoll_protocol::{Cut, Limits, Network, Networks, PollRequest, Reconnect, Steering, Timestamp};
+use everpoll_settings::Settings;
 use tokio::sync::{Semaphore, watch};
+use tracing::info;
 
 use crate::catch_up::CatchUp;
 use crate::front::GOODBYES;
@@ -47,13 +50,43 @@ pub(crate) struct Patience {
     pub(crate) unsent_max: usize,
 }
 
+/// Pause of a body after which a client is given up. Old Internet Explorers repeat a POST without its body.
+const BODY_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Patience {
+    /// What the settings say, as far as the system allows it.
+    pub(crate) fn of(settings: &Settings) -> Self {
+        let connections_max = raise_file_limit(settings.connections_max as usize);
+        Self {
+            head: settings.head_timeout,
+            body: BODY_PATIENCE,
+            idle: settings.idle_timeout,
+            write: settings.write_timeout,
+            head_max: usize::try_from(settings.head_max).unwrap_or(usize::MAX),
+            connections_max,
+            // Nobody takes more than half.
+            per_address: (settings.connections_per_address as usize).min(connections_max.div_ceil(2)),
+            websockets_per_wait_id: settings.websockets_per_wait_id as usize,
+            // Whoever is not held needs a connection as well.
+            holds_max: (settings.holds_max as usize).min(connections_max - connections_max / 20),
+            unsent_max: usize::try_from(settings.unsent_max).unwrap_or(usize::MAX),
+        }
+    }
+}
+
 /// How long after the start cuts are not believed, beside the time that the hold had lived.
 const AFTER_START: Duration = Duration::from_secs(10);
 
-/// What all connections share.
-pub(crate) struct Server {
+/// What the settings say that may change while the daemon runs.
+#[derive(Debug)]
+pub(crate) struct Rules {
     pub(crate) limits: Limits,
     pub(crate) patience: Patience,
+}
+
+/// What all connections share.
+pub(crate) struct Server {
+    rules: ArcSwap<Rules>,
     pub(crate) window: Arc<Mutex<Window>>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) seats: Mutex<Seats>,
@@ -100,8 +133,7 @@ impl Server {
     ) -> Self {
         let pages = Pages::new(false, false, patience.connections_max);
         Self {
-            limits,
-            patience,
+            rules: ArcSwap::from_pointee(Rules { limits, patience }),
             window,
             hub,
             seats: Mutex::default(),
@@ -128,17 +160,35 @@ impl Server {
         }
     }
 
+    /// The rules of this moment. What began under them may end under others.
+    pub(crate) fn rules(&self) -> Guard<Arc<Rules>> {
+        self.rules.load()
+    }
+
+    /// Puts others in their place. Returns those who are to be woken, since rights were taken away.
+    pub(crate) fn exchange(&self, rules: Rules) -> Vec<Sleeper> {
+        let judged = rules.limits.judged;
+        let before = self.rules.swap(Arc::new(rules));
+        // In this order: whoever is held from now on sees that it was let in under other rules.
+        if before.limits.judged == judged { Vec::new() } else { self.hub.everybody() }
+    }
+
+    /// Why one is woken that is held from now on: what came before is to be read, or it was let in under rules that are no more.
+    pub(crate) fn first_wake(&self, judged: u32) -> Wake {
+        if self.rules().limits.judged == judged { Wake::News } else { Wake::Judged }
+    }
+
     /// Takes in what the client's last hold met with, and says how long this one may be held.
     pub(crate) fn longest_hold(&self, request: &PollRequest) -> Duration {
         if let Some(cut) = request.cut {
             self.learn_cut(request.network, cut);
         }
-        self.limits.longest_hold(request, self.learned_hold(request.network))
+        self.rules().limits.longest_hold(request, self.learned_hold(request.network))
     }
 
     /// How long a poll without padding may be held next time, in whole seconds, as an envelope says it.
     pub(crate) fn hold_seconds(&self, request: &PollRequest) -> u32 {
-        let longest = self.limits.hold_max;
+        let longest = self.rules().limits.hold_max;
         let hold = self.learned_hold(request.network).map_or(longest, |learned| learned.min(longest));
         u32::try_from(hold.as_secs()).unwrap_or(u32::MAX)
     }
@@ -150,7 +200,7 @@ impl Server {
     fn learn_cut(&self, network: Network, cut: Cut) {
         let now = Instant::now();
         // What was cut just before the start was cut by the end of the daemon before this one.
-        if now.duration_since(self.started) > cut.after.min(self.limits.hold_max) + AFTER_START {
+        if now.duration_since(self.started) > cut.after.min(self.rules().limits.hold_max) + AFTER_START {
             lock(&self.networks).report(network, cut, now);
         }
     }
@@ -158,7 +208,7 @@ impl Server {
     /// Whether there is room for one more request that is held.
     pub(crate) fn has_room(&self) -> bool {
         let held: usize = self.held.iter().map(|held| held.load(Ordering::Relaxed)).sum();
-        held < self.patience.holds_max
+        held < self.rules().patience.holds_max
     }
 
     /// Whether one more request may be held, which is counted then; if not, it is to be answered at once.
@@ -167,7 +217,7 @@ impl Server {
             COUNTS.hit(Limit::Holds);
             return None;
         }
-        let visit = Visit::begin(request.client, self.patience.per_address);
+        let visit = Visit::begin(request.client, self.rules().patience.per_address);
         if visit.is_none() {
             COUNTS.hit(Limit::ConnectionsPerAddress);
         }
@@ -176,7 +226,7 @@ impl Server {
 
     /// Whether nearly all connections are used, so that those who are answered had better leave: 19 of 20.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.connections.load(Ordering::Relaxed) * 20 > self.patience.connections_max * 19
+        self.connections.load(Ordering::Relaxed) * 20 > self.rules().patience.connections_max * 19
     }
 
     /// How long the daemon has run.
@@ -201,7 +251,7 @@ impl Server {
     /// The used share of the connections, or of the queue to the database where that is more; in thousandths.
     fn load(&self) -> u32 {
         let open = self.connections.load(Ordering::Relaxed);
-        let open = u32::try_from(open * 1000 / self.patience.connections_max.max(1)).unwrap_or(1000);
+        let open = u32::try_from(open * 1000 / self.rules().patience.connections_max.max(1)).unwrap_or(1000);
         open.max(self.catch_up.load())
     }
 
@@ -233,6 +283,24 @@ impl Server {
         self.health.draining();
         self.draining.store(true, Ordering::SeqCst);
     }
+}
+
+/// Raises the limit of open files as far as the system allows, and returns how many connections fit.
+fn raise_file_limit(wanted: usize) -> usize {
+    // Besides connections: databases, the listener, tokio's own, and those that are sent away.
+    const OTHER_FILES: u64 = 64 + GOODBYES as u64;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let files = match rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let Some(files) = files else { return wanted };
+    let fit = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX);
+    if fit < wanted {
+        info!(connections_max = fit, "the limit of open files is {files}: connections_max is lowered");
+    }
+    fit.min(wanted)
 }
 
 /// The wall clock.

@@ -36,11 +36,14 @@ pub(crate) async fn serve(stream: Stream, before: Vec<u8>, server: &Arc<Server>)
         service_fn(|request| async move { Ok::<_, Infallible>(respond(request, server, peer).await) });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(server.patience.head)
+        .header_read_timeout(server.rules().patience.head)
         // Heads may be that large; bodies are read in pieces.
-        .max_buf_size((2 * server.patience.head_max).max(BUFFER_MIN))
+        .max_buf_size((2 * server.rules().patience.head_max).max(BUFFER_MIN))
         .max_headers(FIELDS_MAX)
-        .serve_connection(TokioIo::new(Rewound::new(before, stream, Some(server.patience.write))), service);
+        .serve_connection(
+            TokioIo::new(Rewound::new(before, stream, Some(server.rules().patience.write))),
+            service,
+        );
     let mut connection = std::pin::pin!(connection);
     let mut stopped = server.stop.subscribe();
     let finished = tokio::select! {
@@ -65,11 +68,11 @@ async fn respond(
     peer: Peer,
 ) -> Response<pages::Body> {
     let _busy = Counted::new(&server.busy);
-    let sender = server.limits.fronts.sender(&HyperHeaders(request.headers()), peer.1, peer.0);
+    let sender = server.rules().limits.fronts.sender(&HyperHeaders(request.headers()), peer.1, peer.0);
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     // Publishing that is admitted has a limit of its own, so whether it is has to be seen first.
     let publishes = request.method() == hyper::Method::POST && Route::of(target.as_bytes()) == Route::Publish;
-    if !publishes && let Err(error) = server.limits.count(sender, server::now()) {
+    if !publishes && let Err(error) = server.rules().limits.count(sender, server::now()) {
         return too_many(error, &request, target, server, peer);
     }
     if let Some(page) = server.pages.find(request.uri().path()) {
@@ -80,7 +83,7 @@ async fn respond(
     let head_only = request.method() == hyper::Method::HEAD;
     let (reply, closes) = match request.uri().path() {
         "/healthz" => (Reply::health(200, "alive", "the daemon runs", head_only), false),
-        path @ ("/readyz" | "/metrics") => match server.limits.may_see_status(sender, peer.1) {
+        path @ ("/readyz" | "/metrics") => match server.rules().limits.may_see_status(sender, peer.1) {
             Ok(()) if path == "/readyz" => (server.health.reply(head_only), false),
             Ok(()) => (Reply::text(page::write(server), page::CONTENT_TYPE, head_only), false),
             Err(error) => {
@@ -119,7 +122,7 @@ fn too_many(
         now: server::now(),
     };
     let reconnect_in = || server.reconnect_in(Reconnect::ShortPoll);
-    to_response(&Reply::refused(&failure, &raw, &server.limits, reconnect_in), server)
+    to_response(&Reply::refused(&failure, &raw, &server.rules().limits, reconnect_in), server)
 }
 
 /// How long a poll is held that wants padding and came where there is none.
@@ -155,7 +158,7 @@ async fn respond_to_protocol(
     let (parts, body) = request.into_parts();
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str()).as_bytes();
     let head_only = parts.method == hyper::Method::HEAD;
-    let body = match read_body(body, server.limits.body(target), server.patience.body).await {
+    let body = match read_body(body, server.rules().limits.body(target), server.rules().patience.body).await {
         Ok(body) => body,
         Err(error) => {
             COUNTS.error(error.code());
@@ -177,14 +180,14 @@ async fn respond_to_protocol(
             now: server::now(),
         };
         let received = match publishes {
-            true => Request::receive(&raw, &server.limits, sender),
+            true => Request::receive(&raw, &server.rules().limits, sender),
             // It is counted already.
-            false => Request::parse_of(&raw, &server.limits, sender).map_err(Failure::from),
+            false => Request::parse_of(&raw, &server.rules().limits, sender).map_err(Failure::from),
         };
         received.map_err(|failure| {
             COUNTS.failure(&failure);
             let reconnect_in = || server.reconnect_in(Reconnect::ShortPoll);
-            Reply::refused(&failure, &raw, &server.limits, reconnect_in)
+            Reply::refused(&failure, &raw, &server.rules().limits, reconnect_in)
         })
     };
     let closes = wants_the_front(&parsed);

@@ -9,11 +9,10 @@ use std::time::Instant;
 
 use everpoll_log::{Limit, Log, LogError, Options};
 use everpoll_protocol::{
-    Channels, Cursor, Failure, Input, Limits, MAX_PUBLISH_EVENTS, NewEvent, Page, Poll, PollRequest,
+    Channels, Cursor, Failure, Input, Limits, Live, MAX_PUBLISH_EVENTS, NewEvent, Page, Poll, PollRequest,
     PublishRequest, Rates, Reconnect, Reply, Request, ServeError, Steering, Step,
 };
 use everpoll_settings::Settings;
-use tracing::{info, warn};
 
 use crate::look::Look;
 use crate::outage::Outage;
@@ -26,7 +25,7 @@ const TRANSACTION_BYTES: usize = 1024 * 1024;
 /// Answers requests, from any number of threads.
 #[derive(Debug)]
 pub struct Answers {
-    limits: Limits,
+    limits: Live<Limits>,
     database_url: String,
     steering: Steering,
     outage: Outage,
@@ -95,7 +94,7 @@ impl Answers {
     #[must_use]
     pub fn new(settings: &Settings, listens_locally: bool) -> Self {
         Self {
-            limits: settings.limits(listens_locally),
+            limits: Live::new(settings.limits(listens_locally)),
             database_url: settings.database_url.expose().to_owned(),
             steering: Steering::default(),
             outage: Outage::default(),
@@ -107,21 +106,20 @@ impl Answers {
 
     /// Answers a single request: what counts many of them has no use then.
     #[must_use]
-    pub fn for_one_request(mut self) -> Self {
-        self.limits.rates = Rates::new(None, 0);
+    pub fn for_one_request(self) -> Self {
+        self.exchange(Limits { rates: Rates::new(None, 0), ..self.limits() });
         self
     }
 
-    /// Follows `keys_file` for as long as the program runs.
-    ///
-    /// # Errors
-    ///
-    /// When the system has no thread left.
-    pub fn follow_keys(&self, settings: &Settings) -> std::io::Result<()> {
-        settings.follow_keys(&self.limits, |file, told| match told {
-            Ok(()) => info!(file = %file.display(), "the keys are exchanged"),
-            Err(problem) => warn!("{} {problem}; the keys stay as they are", file.display()),
-        })
+    /// What requests are judged by at this moment.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits::clone(&self.limits.get())
+    }
+
+    /// Judges all requests from now on by these.
+    pub fn exchange(&self, limits: Limits) {
+        self.limits.set(limits);
     }
 
     /// A connection to the log, made when it is first needed.
@@ -136,7 +134,7 @@ impl Answers {
 
     /// Most bytes of the body of a request with these variables.
     pub fn body_max(&self, variables: &dyn Variables) -> usize {
-        self.limits.body(&target(variables))
+        self.limits.get().body(&target(variables))
     }
 
     /// Answers a request. `load` is how busy the program is, in thousandths.
@@ -155,7 +153,8 @@ impl Answers {
     pub fn understand(&self, variables: &dyn Variables, body: &[u8], load: u32) -> Result<Asked, Reply> {
         let described = Described::new(variables);
         let raw = described.with_body(body);
-        Err(match Request::receive(&raw, &self.limits, self.limits.fronts.sender_of(&raw)) {
+        let limits = self.limits.get();
+        Err(match Request::receive(&raw, &limits, limits.fronts.sender_of(&raw)) {
             Ok(Request::Poll(request)) => return Ok(Asked::Poll(Box::new(request))),
             Ok(Request::Publish(request)) => {
                 return Ok(Asked::Publish { request, head_only: described.head_only() });
@@ -164,7 +163,7 @@ impl Answers {
             Ok(Request::Script(request)) => Reply::script(request),
             Err(failure) => {
                 let reconnect_in = || self.reconnect_in(Reconnect::ShortPoll, load);
-                Reply::refused(&failure, &raw, &self.limits, reconnect_in)
+                Reply::refused(&failure, &raw, &limits, reconnect_in)
             }
         })
     }
@@ -277,7 +276,7 @@ impl Answers {
         let Step::Reply(answer) = poll.handle(input, request.wait_id.as_ref(), Instant::now()) else {
             return None;
         };
-        let hold = u32::try_from(self.limits.hold_max.as_secs()).unwrap_or(u32::MAX);
+        let hold = u32::try_from(self.limits.get().hold_max.as_secs()).unwrap_or(u32::MAX);
         Some(answer.reply(request, hold, now(), |reconnect| self.reconnect_in(reconnect, load)))
     }
 

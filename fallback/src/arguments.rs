@@ -34,7 +34,8 @@ important one is the database, the same as the daemon's:
   EVERPOLL_DATABASE_URL=postgres://everpoll@localhost/app EVERPOLL_ACCESS=open \\
       everpoll-fallback --listen unix:/run/everpoll/fallback.sock
 
-Signals: SIGTERM and SIGINT finish the requests in hand, then end with 0; a second one ends at once.
+Signals: SIGTERM and SIGINT finish the requests in hand, then end with 0; a second one ends at once. SIGHUP reads the
+settings again.
 
 Exit codes: 0 stopped, or answered; 1 the address cannot be used; 2 wrong arguments or settings.
 
@@ -51,7 +52,7 @@ pub(crate) enum Asked {
 }
 
 /// How to run.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Arguments {
     pub(crate) listen: Option<Listen>,
     pub(crate) workers: Option<u32>,

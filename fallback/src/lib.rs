@@ -16,6 +16,7 @@ pub mod cgi;
 pub mod fastcgi;
 mod look;
 pub mod outage;
+mod reload;
 mod start;
 mod strain;
 pub mod variables;

@@ -4,7 +4,10 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use everpoll_protocol::Live;
 use everpoll_settings::{Listen, LogFormat, Settings};
+use signal_hook::consts::SIGHUP;
+use signal_hook::iterator::Signals;
 use tracing::info;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -16,6 +19,7 @@ use crate::cgi;
 use crate::fastcgi::listener::Listener;
 use crate::fastcgi::responder::Responder;
 use crate::fastcgi::server::{self, Limits};
+use crate::reload::{self, Served};
 use crate::variables::{Environment, Variables};
 
 /// Files that are open besides connections: the databases', the loop's own.
@@ -77,7 +81,7 @@ pub(crate) fn refuse(problems: &[String], code: u8) -> ExitCode {
 fn cgi(arguments: &Arguments, variables: &Environment) -> ExitCode {
     // Whether the web server can be reached from elsewhere is not known; where the request comes from, it says.
     let answers = settings(arguments, web_server(variables).as_ref()).and_then(|settings| {
-        diagnostics(&settings);
+        let _ = diagnostics(&settings);
         let answers = Answers::new(&settings, true).for_one_request();
         let log = answers.log().map_err(|error| vec![error.to_string()])?;
         Ok((answers, log))
@@ -105,11 +109,16 @@ fn web_server(variables: &Environment) -> Option<Listen> {
 
 /// Many requests, until a signal.
 fn fastcgi(arguments: &Arguments, inherited: Option<Listener>) -> ExitCode {
+    // Before anything else, so that the signal does not end the program.
+    let hangups = match Signals::new([SIGHUP]) {
+        Ok(hangups) => hangups,
+        Err(error) => return refuse(&[format!("cannot watch for signals: {error}")], 1),
+    };
     let settings = match settings(arguments, arguments.listen.as_ref()) {
         Ok(settings) => settings,
         Err(problems) => return refuse(&problems, 2),
     };
-    diagnostics(&settings);
+    let show = diagnostics(&settings);
     let listener = match (inherited, &arguments.listen) {
         (Some(listener), _) => Ok(listener),
         (None, Some(address)) => {
@@ -134,9 +143,6 @@ fn fastcgi(arguments: &Arguments, inherited: Option<Listener>) -> ExitCode {
     if let Err(error) = answers.log() {
         return refuse(&[error.to_string()], 2);
     }
-    if let Err(error) = answers.follow_keys(&settings) {
-        return refuse(&[format!("cannot follow keys_file: {error}")], 1);
-    }
     let limits = limits(&settings, arguments.workers);
     info!(
         "answering at {} with {} workers, {} connections at most, from {}",
@@ -145,29 +151,34 @@ fn fastcgi(arguments: &Arguments, inherited: Option<Listener>) -> ExitCode {
         limits.connections,
         settings.database_url
     );
-    let responder = Responder::new(answers, settings.head_timeout.as_secs());
-    match server::serve(listener, &limits, Arc::new(responder)) {
+    let responder = Arc::new(Responder::new(answers, settings.head_timeout.as_secs()));
+    let limits = Live::new(limits);
+    let running = Served { responder: responder.clone(), limits: limits.clone(), show };
+    if let Err(error) = reload::follow(settings, arguments, local, running, hangups) {
+        return refuse(&[format!("cannot follow the settings: {error}")], 1);
+    }
+    match server::serve(listener, &limits, responder) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(&[format!("cannot go on: {error}")], 1),
     }
 }
 
 /// Some address that other machines can reach.
-fn public() -> Listen {
+pub(crate) fn public() -> Listen {
     Listen::Tcp { host: "0.0.0.0".to_owned(), port: 0 }
 }
 
 /// The settings, if a program with them may serve at `listen`.
-fn settings(arguments: &Arguments, listen: Option<&Listen>) -> Result<Settings, Vec<String>> {
+pub(crate) fn settings(arguments: &Arguments, listen: Option<&Listen>) -> Result<Settings, Vec<String>> {
     let settings = Settings::for_command(arguments.config.as_deref());
-    let settings = settings.map_err(|problems| vec![problems.to_string()])?;
+    let settings = settings.map_err(|problems| problems.texts().to_vec())?;
     match settings.unprotected(listen.unwrap_or(&settings.listen)) {
         Some(problem) => Err(vec![problem]),
         None => Ok(settings),
     }
 }
 
-fn limits(settings: &Settings, workers: Option<u32>) -> Limits {
+pub(crate) fn limits(settings: &Settings, workers: Option<u32>) -> Limits {
     let connections = raise_file_limit(settings.connections_max as usize);
     let body_max = usize::try_from(settings.body_max).unwrap_or(usize::MAX);
     Limits {
@@ -196,18 +207,25 @@ fn raise_file_limit(wanted: usize) -> usize {
     fit.unwrap_or(usize::MAX).clamp(1, wanted)
 }
 
-/// Sends diagnostics to stderr, as the settings say.
-fn diagnostics(settings: &Settings) {
+/// Sends diagnostics to stderr, as the settings say. Returns what changes the filter.
+fn diagnostics(settings: &Settings) -> Box<dyn Fn(&str) + Send> {
     let builder = tracing_subscriber::fmt()
         .with_max_level(LevelFilter::TRACE)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
-    let filter = filter(&settings.log);
     // Where a host program has set something up, that stays.
-    let _ = match settings.log_format {
-        LogFormat::Json => builder.json().flatten_event(true).finish().with(filter).try_init(),
-        LogFormat::Text => builder.finish().with(filter).try_init(),
-    };
+    match settings.log_format {
+        LogFormat::Json => {
+            let (shown, handle) = tracing_subscriber::reload::Layer::new(filter(&settings.log));
+            let _ = builder.json().flatten_event(true).finish().with(shown).try_init();
+            Box::new(move |text| drop(handle.reload(filter(text))))
+        }
+        LogFormat::Text => {
+            let (shown, handle) = tracing_subscriber::reload::Layer::new(filter(&settings.log));
+            let _ = builder.finish().with(shown).try_init();
+            Box::new(move |text| drop(handle.reload(filter(text))))
+        }
+    }
 }
 
 /// Reads what the daemon reads as an `EnvFilter`. That one brings regular expressions along, for spans, which are not here: a CGI

@@ -19,6 +19,7 @@ use everpoll_fallback::fastcgi::record::{Kind, write};
 use everpoll_fallback::fastcgi::server::{Limits, serve_until};
 use everpoll_fallback::fastcgi::service::Service;
 use everpoll_fallback::variables::Variables;
+use everpoll_protocol::Live;
 use everpoll_settings::Listen;
 use support::{Client, PATIENCE, raise_file_limit, request, wait_until};
 
@@ -150,7 +151,7 @@ impl Server {
         let ended = Arc::new(AtomicBool::new(false));
         let (service, has_ended) = (echo.clone(), ended.clone());
         let thread = std::thread::spawn(move || {
-            serve_until(listener, &limits, service, stopped).unwrap();
+            serve_until(listener, &Live::new(limits), service, stopped).unwrap();
             has_ended.store(true, Ordering::SeqCst);
         });
         Self { path, echo, stop, thread: Some(thread), ended }
@@ -570,7 +571,7 @@ fn only_named_web_servers_may_connect_over_tcp() {
         let (stop, stopped) = UnixStream::pair().unwrap();
         stopped.set_nonblocking(true).unwrap();
         let server = std::thread::spawn(move || {
-            serve_until(listener, &limits(), Arc::new(Echo::default()), stopped).unwrap();
+            serve_until(listener, &Live::new(limits()), Arc::new(Echo::default()), stopped).unwrap();
         });
         let mut tcp = std::net::TcpStream::connect(address).unwrap();
         tcp.set_read_timeout(Some(PATIENCE)).unwrap();

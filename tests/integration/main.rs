@@ -38,6 +38,8 @@ mod together;
 
 /// Who may read, and until when.
 mod access;
+/// Settings that are read again while clients are held.
+mod reload;
 
 /// Threads that work beside a test.
 mod background;

@@ -11,6 +11,7 @@ mod http;
 mod migrate;
 mod publish;
 mod serve;
+mod settings;
 mod tail;
 mod token;
 mod trim;
@@ -66,9 +67,9 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
         arguments: Vec<OsString>,
     },
-    /// List all settings with their meaning and default
+    /// List all settings with their meaning and default, or check those that are set
     #[command(long_about = everpoll_settings::describe())]
-    Settings,
+    Settings(settings::Arguments),
     /// Kills what `everpoll up` started when that is killed itself
     #[command(hide = true)]
     UpGuardian,
@@ -116,7 +117,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Token(arguments) => token::run(&arguments, config),
         Command::Verify(arguments) => verify::run(arguments, config),
         Command::Fallback { arguments } => return serve::fallback(arguments, config),
-        Command::Settings => print(everpoll_settings::describe().trim_end()),
+        Command::Settings(arguments) => settings::run(&arguments, config),
         Command::UpGuardian => {
             up::guardian::run();
             Ok(())

@@ -10,6 +10,7 @@ use everpoll_settings::{LogFormat, Settings};
 use tracing_subscriber::EnvFilter;
 
 use super::Failure;
+use crate::reload::{self, Source};
 
 /// Run the daemon: hold polls and answer them when there is news
 ///
@@ -23,9 +24,9 @@ use super::Failure;
 pub(super) struct Arguments {}
 
 pub(super) fn run(_: &Arguments, config: Option<&Path>) -> Result<(), Failure> {
-    let settings = Settings::from_process(config).map_err(Failure::input)?;
-    start_diagnostics(&settings)?;
-    crate::serve::run(&settings).map_err(|error| Failure::failed(format!("{error:#}")))
+    let settings = reload::read(config).map_err(Failure::input)?;
+    let source = Source { config: config.map(Path::to_path_buf), show: start_diagnostics(&settings) };
+    crate::serve::run(&settings, source).map_err(|error| Failure::failed(format!("{error:#}")))
 }
 
 /// Passes everything on to the fallback.
@@ -34,20 +35,26 @@ pub(super) fn fallback(arguments: Vec<OsString>, config: Option<&Path>) -> ExitC
     everpoll_fallback::run(config.into_iter().flatten().chain(arguments))
 }
 
-fn start_diagnostics(settings: &Settings) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&settings.log).map_err(|error| {
-        Failure::input(format!(
-            "log={:?} is not a filter: {error}; give one such as info,everpoll=debug",
-            settings.log
-        ))
-    })?;
+/// Returns what changes the filter.
+fn start_diagnostics(settings: &Settings) -> Box<dyn Fn(&str) + Send> {
     // Colours are for eyes: in a file they would be noise.
     let ansi = std::io::stderr().is_terminal();
-    let diagnostics =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
+    let builder = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(ansi)
+        .with_env_filter(EnvFilter::new(&settings.log));
     match settings.log_format {
-        LogFormat::Text => diagnostics.init(),
-        LogFormat::Json => diagnostics.json().flatten_event(true).init(),
+        LogFormat::Text => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Box::new(move |filter| drop(handle.reload(EnvFilter::new(filter))))
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Box::new(move |filter| drop(handle.reload(EnvFilter::new(filter))))
+        }
     }
-    Ok(())
 }

@@ -336,7 +336,7 @@ impl Attendant {
             Some(Simple::Stream(request, connection, client)) => {
                 if !self.begin_stream(server, entry, request, connection) {
                     // The task counts it again.
-                    server.limits.rates.give_back(client);
+                    server.rules().limits.rates.give_back(client);
                     self.hand_over(server, entry, bytes.to_vec());
                 }
             }
@@ -429,7 +429,7 @@ impl Attendant {
 
 /// The poll or the stream that was read, if it is complete, nothing follows it, and no padding is wanted.
 fn simple(bytes: &[u8], socket: &Socket, server: &Server) -> Option<Simple> {
-    let Ok(Parsed::Poll(head)) = head::parse(bytes, server.patience.head_max) else { return None };
+    let Ok(Parsed::Poll(head)) = head::parse(bytes, server.rules().patience.head_max) else { return None };
     if head.length != bytes.len() {
         return None;
     }
@@ -446,11 +446,11 @@ fn simple(bytes: &[u8], socket: &Socket, server: &Server) -> Option<Simple> {
         now: server::now(),
     };
     let connection = Connection { keep_alive: head.keep_alive, http10: head.http10 };
-    let sender = server.limits.fronts.sender_of(&raw);
-    if let Err(error) = server.limits.count(sender, raw.now) {
+    let sender = server.rules().limits.fronts.sender_of(&raw);
+    if let Err(error) = server.rules().limits.count(sender, raw.now) {
         return Some(Simple::Refused(front::too_many(error, &raw, connection, server), connection));
     }
-    match Request::parse_of(&raw, &server.limits, sender) {
+    match Request::parse_of(&raw, &server.rules().limits, sender) {
         Ok(Request::Poll(request)) if is_stream(&request) => {
             Some(Simple::Stream(request, connection, sender.client()))
         }
@@ -459,7 +459,7 @@ fn simple(bytes: &[u8], socket: &Socket, server: &Server) -> Option<Simple> {
         }
         _ => {
             // The task counts it again.
-            server.limits.rates.give_back(sender.client());
+            server.rules().limits.rates.give_back(sender.client());
             None
         }
     }

@@ -85,7 +85,11 @@ impl Collector for Now {
 fn connections(server: &Server, page: &mut Page<'_>) -> fmt::Result {
     let now = |count: &std::sync::atomic::AtomicUsize| count.load(Ordering::Relaxed) as u64;
     page.gauge("connections", "Open connections", now(&server.connections))?;
-    page.gauge("connections_max", "Most connections at once", server.patience.connections_max as u64)?;
+    page.gauge(
+        "connections_max",
+        "Most connections at once",
+        server.rules().patience.connections_max as u64,
+    )?;
     page.counter("connections_accepted", "Connections that were accepted", COUNTS.accepted.get())?;
     let handshakes = [("done", COUNTS.handshakes.get()), ("failed", COUNTS.handshakes_failed.get())];
     page.counters("tls_handshakes", "Handshakes of TLS", ("result", &handshakes))?;

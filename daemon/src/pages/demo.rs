@@ -86,7 +86,7 @@ pub(super) async fn start_job(
     peer_is_local: bool,
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    if let Err(error) = service::read_body(body, BODY_MAX, server.patience.body).await {
+    if let Err(error) = service::read_body(body, BODY_MAX, server.rules().patience.body).await {
         return super::refuse(&error, server, false);
     }
     let name = format!("job-{}", server::now().micros());
@@ -136,7 +136,7 @@ fn admit(
         web_server: None,
         now: server::now(),
     };
-    ProtocolRequest::parse(&raw, &server.limits)
+    ProtocolRequest::parse(&raw, &server.rules().limits)
 }
 
 impl Job {

@@ -13,7 +13,7 @@ mod problem;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use everpoll_protocol::{Reply, RequestError, Route};
@@ -41,8 +41,8 @@ const JOBS_MAX: usize = 3;
 /// Which pages are switched on, and what they need while they are used.
 #[derive(Debug)]
 pub(crate) struct Pages {
-    probe: bool,
-    demo: bool,
+    probe: AtomicBool,
+    demo: AtomicBool,
     holds_max: usize,
     holds: Arc<Semaphore>,
     remembered: probe::Remembered,
@@ -71,8 +71,8 @@ impl Pages {
     pub(crate) fn new(probe: bool, demo: bool, connections_max: usize) -> Self {
         let holds_max = (connections_max / HOLDS_SHARE).clamp(1, HOLDS_MAX);
         Self {
-            probe,
-            demo,
+            probe: AtomicBool::new(probe),
+            demo: AtomicBool::new(demo),
             holds_max,
             holds: Arc::new(Semaphore::new(holds_max)),
             remembered: probe::Remembered::default(),
@@ -81,13 +81,19 @@ impl Pages {
         }
     }
 
+    /// Switches them on or off, for requests from now on.
+    pub(crate) fn switch(&self, probe: bool, demo: bool) {
+        self.probe.store(probe, Ordering::Relaxed);
+        self.demo.store(demo, Ordering::Relaxed);
+    }
+
     /// What this path asks for, if it is one of the pages and that is switched on.
     pub(crate) fn find(&self, path: &str) -> Option<Page> {
         if let Route::Probe(rest) = Route::of(path.as_bytes()) {
-            return self.probe.then(|| probe::find(rest)).flatten();
+            return self.probe.load(Ordering::Relaxed).then(|| probe::find(rest)).flatten();
         }
         match path.strip_prefix("/demo") {
-            Some(rest) if self.demo => demo::find(rest),
+            Some(rest) if self.demo.load(Ordering::Relaxed) => demo::find(rest),
             _ => None,
         }
     }

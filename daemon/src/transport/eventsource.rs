@@ -51,7 +51,7 @@ pub(crate) async fn resume(
     rest: &Bytes,
 ) {
     let feed = Feed::resume(server, follower, place);
-    if stream.send_rest(rest, &mut 0, &server.patience).await.is_ok() {
+    if stream.send_rest(rest, &mut 0, &server.rules().patience).await.is_ok() {
         follow(stream, pipelined, server, feed).await;
     }
 }
@@ -92,5 +92,5 @@ pub(crate) fn last(server: &Server, follower: &Follower, why: Ended) -> Vec<u8> 
 }
 
 async fn send(stream: &Stream, server: &Server, bytes: &[u8]) -> std::io::Result<()> {
-    stream.send(bytes, &server.patience).await
+    stream.send(bytes, &server.rules().patience).await
 }

@@ -148,6 +148,7 @@ impl<'a> Feed<'a> {
             match woken {
                 None => return Next::Closed,
                 Some(Wake::Drain) => return Next::End(Ended::Draining),
+                Some(Wake::Judged) => return Next::End(Ended::Expired),
                 Some(Wake::Replaced) => return Next::End(Ended::Replaced),
                 Some(Wake::News) if self.follower.is_expired() => {}
                 Some(Wake::News) if self.timer.is_elapsed() => {
@@ -169,7 +170,7 @@ impl<'a> Feed<'a> {
 impl Follower {
     /// A stream that has read nothing yet.
     pub(crate) fn new(server: &Server, request: PollRequest) -> Self {
-        let (stream, cursor) = (Stream::new(&request, server.limits.heartbeat), request.cursor);
+        let (stream, cursor) = (Stream::new(&request, server.rules().limits.heartbeat), request.cursor);
         let until = request.valid_for.and_then(|valid_for| Instant::now().checked_add(valid_for));
         Self { request, stream, cursor, greeted: false, unread: true, until }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use everpoll_protocol::{Cursor, Flavor, Page, Place, PollRequest};
 
-use crate::hub::{Sleeper, Subscription, Waiter, lock};
+use crate::hub::{Sleeper, Subscription, Waiter, Wake, lock};
 use crate::metrics::Way;
 use crate::seats::{Seat, Seats};
 use crate::server::{Counted, Server};
@@ -36,7 +36,7 @@ impl<'a> Hold<'a> {
         let seat = match &request.wait_id {
             // Browsers do not count WebSockets among the connections to a host, so these take nobody's place.
             Some(wait_id) if request.flavor == Flavor::WebSocket => {
-                let max = server.patience.websockets_per_wait_id;
+                let max = server.rules().patience.websockets_per_wait_id;
                 Some(Seats::claim_beside(&server.seats, wait_id, max).ok_or(Refused::PlaceTaken)?)
             }
             Some(wait_id) => {
@@ -46,18 +46,29 @@ impl<'a> Hold<'a> {
             }
             None => None,
         };
-        let _counted = Counted::new(&server.held[Way::of(request) as usize]);
-        let subscription = server.hub.subscribe(&request.channels, waiter);
-        Ok(Self { subscription, _seat: seat, _counted, _visit: visit })
+        Ok(Self::subscribe(server, request, waiter, seat, visit))
     }
 
     /// Goes on with a hold that was another's, and had this place.
     pub(super) fn resume(server: &'a Server, request: &PollRequest, place: Option<Place>) -> Self {
         let waiter: Arc<Waiter> = Arc::default();
         let seat = place.map(|place| Seats::adopt(&server.seats, place, Sleeper::Task(waiter.clone())));
+        Self::subscribe(server, request, waiter, seat, Visit::go_on(request.client))
+    }
+
+    fn subscribe(
+        server: &'a Server,
+        request: &PollRequest,
+        waiter: Arc<Waiter>,
+        seat: Option<Seat<'a>>,
+        visit: Visit,
+    ) -> Self {
         let _counted = Counted::new(&server.held[Way::of(request) as usize]);
         let subscription = server.hub.subscribe(&request.channels, waiter);
-        Self { subscription, _seat: seat, _counted, _visit: Visit::go_on(request.client) }
+        if let why @ Wake::Judged = server.first_wake(request.judged) {
+            subscription.waiter().wake(why);
+        }
+        Self { subscription, _seat: seat, _counted, _visit: visit }
     }
 
     /// What is woken by news.

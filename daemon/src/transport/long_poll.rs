@@ -187,6 +187,7 @@ fn wait<'a>(
         if let Ready::Ready(why) = waiter.poll_woken(context) {
             return Ready::Ready(Some(match why {
                 Wake::News => Input::WokenUp,
+                Wake::Judged => Input::Judged,
                 Wake::Replaced => Input::Replaced,
                 Wake::Drain => Input::Draining,
             }));

@@ -51,7 +51,7 @@ pub(crate) async fn serve(
         let hold = server.hold_seconds(request);
         answer.padded(request, padding.room, hold, server::now(), reconnect_in)
     };
-    stream.send(&bytes, &server.patience).await.is_ok()
+    stream.send(&bytes, &server.rules().patience).await.is_ok()
 }
 
 /// What of a padded reply was sent while it is held.

@@ -39,7 +39,7 @@ pub(crate) async fn serve(stream: Stream, before: Vec<u8>, server: &Server, requ
     let Some(head) = head(&request) else { return };
     // In this order: who has seen the head misses nothing that is published from now on.
     let mut feed = Feed::begin(server, request);
-    if stream.send(head.as_bytes(), &server.patience).await.is_ok() {
+    if stream.send(head.as_bytes(), &server.rules().patience).await.is_ok() {
         run(stream, before, server, &mut feed).await;
     }
 }
@@ -66,14 +66,14 @@ pub(crate) async fn resume(
 ) {
     let mut feed = Feed::resume(server, follower, place);
     let mut sent = 0;
-    match stream.send_rest(&rest, &mut sent, &server.patience).await {
+    match stream.send_rest(&rest, &mut sent, &server.rules().patience).await {
         Ok(()) => run(stream, before, server, &mut feed).await,
         Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
             // Behind the frame that is half sent.
             let mut frame = rest[sent..].to_vec();
             let reason = b"\x03\xf5resume from your cursor";
             frame::write(8, reason, &mut frame);
-            let _ = timeout(CLOSING, stream.send(&frame, &server.patience)).await;
+            let _ = timeout(CLOSING, stream.send(&frame, &server.rules().patience)).await;
         }
         Err(_) => {}
     }
@@ -95,7 +95,7 @@ async fn run(stream: Stream, before: Vec<u8>, server: &Server, feed: &mut Feed<'
 async fn socket(stream: Stream, before: Vec<u8>, server: &Server) -> Box<Socket> {
     // Of a connection that has just come to its task the reactor does not know yet that it takes something, and an answer that
     // is not written at once is lost where the client has closed.
-    let _ = timeout(server.patience.write, stream.writable()).await;
+    let _ = timeout(server.rules().patience.write, stream.writable()).await;
     let config = WebSocketConfig::default()
         // Kept while the socket is idle. Clients send next to nothing.
         .read_buffer_size(256)
@@ -108,7 +108,7 @@ async fn socket(stream: Stream, before: Vec<u8>, server: &Server) -> Box<Socket>
 
 /// How long a client may leave a ping unanswered: two heartbeats, less a little, since the timer that looks is not exact.
 pub(crate) fn silence_max(server: &Server) -> Duration {
-    2 * server.limits.heartbeat - server.limits.heartbeat / 4
+    2 * server.rules().limits.heartbeat - server.rules().limits.heartbeat / 4
 }
 
 /// Writes events until something ends it; `None` when nobody is there any more who could be told why.
@@ -183,7 +183,7 @@ async fn send(
 }
 
 async fn in_time(server: &Server, sent: impl Future<Output = Result<(), Error>>) -> Result<(), Unsent> {
-    match timeout(server.patience.write, sent).await {
+    match timeout(server.rules().patience.write, sent).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(Unsent::Gone),
         Err(_) => {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// How much all requests together may take.
 #[derive(Debug)]
 pub struct Budget {
-    limit: usize,
+    limit: AtomicUsize,
     used: AtomicUsize,
 }
 
@@ -24,7 +24,12 @@ impl Budget {
     /// A budget of `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicUsize::new(0) })
+        Arc::new(Self { limit: AtomicUsize::new(limit), used: AtomicUsize::new(0) })
+    }
+
+    /// From now on lets so much be taken. What is taken already stays.
+    pub(super) fn limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Bytes that are taken now.
@@ -43,7 +48,7 @@ impl Charge {
     pub(super) fn raise(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         let taken = self.budget.used.fetch_add(more, Ordering::Relaxed).saturating_add(more);
-        if more > 0 && taken > self.budget.limit {
+        if more > 0 && taken > self.budget.limit.load(Ordering::Relaxed) {
             self.budget.used.fetch_sub(more, Ordering::Relaxed);
             return false;
         }

@@ -9,6 +9,7 @@
 //! its requests first and looks then.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -75,7 +76,7 @@ pub(super) struct Queue<S: Service> {
     jobs: Mutex<Jobs<S>>,
     done: Mutex<Vec<Done>>,
     waker: Waker,
-    jobs_max: usize,
+    jobs_max: AtomicUsize,
     workers: usize,
 }
 
@@ -130,19 +131,34 @@ impl<S: Service> Queue<S> {
             answer_time: 0.0,
             stopped: false,
         };
-        Self { jobs: Mutex::new(jobs), done: Mutex::default(), waker, jobs_max, workers }
+        Self {
+            jobs: Mutex::new(jobs),
+            done: Mutex::default(),
+            waker,
+            jobs_max: AtomicUsize::new(jobs_max),
+            workers,
+        }
+    }
+
+    /// From now on lets at most so many requests wait.
+    pub(super) fn limit(&self, jobs_max: usize) {
+        self.jobs_max.store(jobs_max, Ordering::Relaxed);
+    }
+
+    fn jobs_max(&self) -> usize {
+        self.jobs_max.load(Ordering::Relaxed)
     }
 
     /// Hands requests to the workers, and leaves those in `came` for which there is no room.
     pub(super) fn push(&self, came: &mut Vec<Job>, now: Instant) {
         let mut jobs = lock(&self.jobs);
         let room =
-            if jobs.stopped { 0 } else { self.jobs_max.saturating_sub(jobs.waiting() + jobs.looked_at) };
+            if jobs.stopped { 0 } else { self.jobs_max().saturating_sub(jobs.waiting() + jobs.looked_at) };
         let taken = room.min(came.len());
         jobs.fresh.extend(came.drain(..taken));
         let waiting = jobs.waiting() as f64;
         let wait = waiting * jobs.answer_time / self.workers.max(1) as f64;
-        let share = (waiting / self.jobs_max as f64).max(wait / FULL_WAIT.as_secs_f64());
+        let share = (waiting / self.jobs_max() as f64).max(wait / FULL_WAIT.as_secs_f64());
         jobs.load.rise(share * 1000.0, now);
         jobs.load.add(taken as f64 * 1000.0 / FULL_RETURN);
         self.call(&mut jobs, now);

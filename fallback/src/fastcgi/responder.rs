@@ -1,5 +1,7 @@
 //! [`Answers`] behind the FastCGI server.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use everpoll_log::Log;
 use everpoll_protocol::{Failure, Reply, RequestError, ServeError};
 
@@ -15,14 +17,25 @@ use crate::variables::Variables;
 pub struct Responder {
     answers: Answers,
     /// How long a request's variables may take, in seconds; for the text of an error.
-    params_seconds: u64,
+    params_seconds: AtomicU64,
 }
 
 impl Responder {
     /// Answers with `answers`; variables may take `params_seconds` to arrive.
     #[must_use]
     pub fn new(answers: Answers, params_seconds: u64) -> Self {
-        Self { answers, params_seconds }
+        Self { answers, params_seconds: AtomicU64::new(params_seconds) }
+    }
+
+    /// What answers.
+    #[must_use]
+    pub fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
+    /// From now on says that variables may take so long.
+    pub fn say_params_seconds(&self, params_seconds: u64) {
+        self.params_seconds.store(params_seconds, Ordering::Relaxed);
     }
 }
 
@@ -72,9 +85,9 @@ impl Service for Responder {
                 Failure::Request(RequestError::HeadMalformed { reason })
             }
             Fault::BodyTooLarge(limit) => Failure::Request(RequestError::BodyTooLarge { limit }),
-            Fault::ParamsTimeout => {
-                Failure::Request(RequestError::HeadTimeout { seconds: self.params_seconds })
-            }
+            Fault::ParamsTimeout => Failure::Request(RequestError::HeadTimeout {
+                seconds: self.params_seconds.load(Ordering::Relaxed),
+            }),
             Fault::BodyTimeout => {
                 Failure::Request(RequestError::BodyTimeout { seconds: BODY_PATIENCE.as_secs() })
             }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use everpoll_protocol::Live;
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -78,7 +79,7 @@ pub struct Limits {
 /// # Errors
 ///
 /// When the system refuses what the loop needs.
-pub fn serve<S: Service>(listener: Listener, limits: &Limits, service: Arc<S>) -> io::Result<()> {
+pub fn serve<S: Service>(listener: Listener, limits: &Live<Limits>, service: Arc<S>) -> io::Result<()> {
     let (receiver, sender) = UnixStream::pair()?;
     receiver.set_nonblocking(true)?;
     let mut registered = Vec::new();
@@ -100,18 +101,19 @@ pub fn serve<S: Service>(listener: Listener, limits: &Limits, service: Arc<S>) -
 /// When the system refuses what the loop needs.
 pub fn serve_until<S: Service>(
     listener: Listener,
-    limits: &Limits,
+    limits: &Live<Limits>,
     service: Arc<S>,
     stop: UnixStream,
 ) -> io::Result<()> {
     Server::new(listener, limits, service, stop)?.run()
 }
 
-struct Server<'a, S: Service> {
+struct Server<S: Service> {
     poll: Poll,
     listener: Option<Listener>,
     signals: UnixStream,
-    limits: &'a Limits,
+    /// What may change while the server runs. The number of workers does not.
+    limits: Live<Limits>,
     service: Arc<S>,
     queue: Arc<Queue<S>>,
     /// Requests that have come in this turn.
@@ -134,8 +136,14 @@ struct Server<'a, S: Service> {
     buffer: Vec<u8>,
 }
 
-impl<'a, S: Service> Server<'a, S> {
-    fn new(listener: Listener, limits: &'a Limits, service: Arc<S>, signals: UnixStream) -> io::Result<Self> {
+impl<S: Service> Server<S> {
+    fn new(
+        listener: Listener,
+        live: &Live<Limits>,
+        service: Arc<S>,
+        signals: UnixStream,
+    ) -> io::Result<Self> {
+        let limits = live.get();
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let queue = Arc::new(Queue::new(limits.waiting, limits.workers, waker));
@@ -146,7 +154,7 @@ impl<'a, S: Service> Server<'a, S> {
             poll,
             listener: Some(listener),
             signals,
-            limits,
+            limits: live.clone(),
             service,
             queue,
             came: Vec::new(),
@@ -174,8 +182,6 @@ impl<'a, S: Service> Server<'a, S> {
     fn run(mut self) -> io::Result<()> {
         let service = self.service.clone();
         let body_max = |params: &Params| service.body_max(params);
-        let Limits { idle, params, write, .. } = *self.limits;
-        let patience = Patience { idle, params, write };
         let mut events = Events::with_capacity(1024);
         let mut swept = Instant::now();
         while !self.has_ended() {
@@ -192,6 +198,8 @@ impl<'a, S: Service> Server<'a, S> {
                 }
             }
             let now = Instant::now();
+            let Limits { idle, params, write, waiting, memory, .. } = *self.limits.get();
+            let patience = Patience { idle, params, write };
             let shared = Shared { patience, body_max: &body_max, stopping: self.stop_at.is_some(), now };
             self.take_replies(&shared);
             self.accept(&shared);
@@ -200,6 +208,10 @@ impl<'a, S: Service> Server<'a, S> {
             self.attends = self.queue.attend(Instant::now());
             if now.duration_since(swept) >= SWEEP {
                 swept = now;
+                self.queue.limit(waiting);
+                self.budget.limit(memory);
+                // The limit may have been raised.
+                self.may_accept = true;
                 self.sweep(&shared);
                 self.hand_over(&shared);
             }
@@ -260,7 +272,7 @@ impl<'a, S: Service> Server<'a, S> {
             return;
         }
         info!("stopping: {} connections are open", self.open());
-        self.stop_at = Some(Instant::now() + self.limits.drain);
+        self.stop_at = Some(Instant::now() + self.limits.get().drain);
         if self.listener.as_mut().is_some_and(Listener::close_door) {
             self.may_accept = true;
         } else {
@@ -288,7 +300,7 @@ impl<'a, S: Service> Server<'a, S> {
         self.accept_after = None;
         for _ in 0..ACCEPTS_PER_TURN {
             let Some(listener) = &self.listener else { return };
-            if self.open() >= self.limits.connections {
+            if self.open() >= self.limits.get().connections {
                 self.may_accept = false;
                 return;
             }
@@ -334,7 +346,7 @@ impl<'a, S: Service> Server<'a, S> {
             return;
         }
         // What it has sent already comes as the first event.
-        let receiver = Receiver::new(self.budget.clone(), self.limits.connections);
+        let receiver = Receiver::new(self.budget.clone(), self.limits.get().connections);
         self.connections[index] = Some(Connection::new(socket, receiver, shared));
     }
 
@@ -370,7 +382,7 @@ impl<'a, S: Service> Server<'a, S> {
             Turn::Serve(request) => self.serve(index, request, shared),
             Turn::Close => {
                 // Closing the descriptor ends its registration as well, since there is no copy of it.
-                self.may_accept |= self.open() >= self.limits.connections;
+                self.may_accept |= self.open() >= self.limits.get().connections;
                 self.connections[index] = None;
                 self.free.push(index);
             }

@@ -35,6 +35,8 @@ pub enum Input<'a> {
     Replaced,
     /// The server holds as many as it may.
     Crowded,
+    /// Who may read what was decided anew, and the client has to ask again.
+    Judged,
     /// The server stops.
     Draining,
     /// The log cannot be read.
@@ -116,6 +118,7 @@ impl Poll {
             Input::PlaceTaken => self.nothing(Reconnect::HolderElsewhere),
             Input::Replaced => self.nothing(Reconnect::HolderElsewhere),
             Input::Crowded => self.nothing(Reconnect::ShortPoll),
+            Input::Judged => self.nothing(Reconnect::Now),
             Input::Draining => self.nothing(Reconnect::Drain),
             Input::Failed(error) => Step::Reply(Answer::Error(error)),
         }
@@ -142,7 +145,7 @@ impl Poll {
         match self.cursor {
             Cursor::After(cursor) => {
                 // The caller asked for the place and did not get it: the poll was not held after all.
-                self.was_held &= reconnect == Reconnect::Drain;
+                self.was_held &= matches!(reconnect, Reconnect::Drain | Reconnect::Now);
                 self.answer(Batch::empty(cursor), reconnect, self.cursor)
             }
             // The log was not read yet, so there is no cursor to go on from.
@@ -341,6 +344,14 @@ mod tests {
         let _ = poll.handle(Input::Read(&nothing_after(7)), None, now);
         let step = poll.handle(Input::PlaceTaken, None, now);
         assert_eq!(reply(step), (vec![], 7, Reconnect::HolderElsewhere, true));
+    }
+
+    #[test]
+    fn hold_ends_at_once_and_without_a_loss_when_rights_are_judged_anew() {
+        let now = start();
+        let mut poll = Poll::new(&poll_request("/e/cheese?last_event_id=7"), HOLD_MAX, now);
+        let _ = poll.handle(Input::Read(&nothing_after(7)), None, now);
+        assert_eq!(reply(poll.handle(Input::Judged, None, now)), (vec![], 7, Reconnect::Now, false));
     }
 
     #[test]

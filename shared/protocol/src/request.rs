@@ -92,6 +92,8 @@ pub struct Limits {
     pub rates: Rates,
     /// Who may see the daemon's metrics and whether it is ready, besides whoever connects to a unix socket.
     pub status_peers: Vec<Subnet>,
+    /// Grows each time that rights are taken away from those who read.
+    pub judged: u32,
 }
 
 /// What is wanted.
@@ -156,6 +158,8 @@ pub struct PollRequest {
     pub flavor: Flavor,
     /// How long from now on it may read; `None` is without end.
     pub valid_for: Option<Duration>,
+    /// [`Limits::judged`] when it was let in. Under a higher one, what is held ends, and its client has to ask again.
+    pub judged: u32,
     /// The longest hold that the client wants.
     pub hold: Option<Duration>,
     /// Whether the reply is an object, and a stream has whole records.
@@ -188,6 +192,20 @@ impl Limits {
             Route::Poll(_) => self.poll_body_max,
             Route::Publish => self.publish_body_max,
             Route::Script(_) | Route::Probe(_) | Route::Elsewhere => 0,
+        }
+    }
+
+    /// The same, in place of others that were in force until now.
+    #[must_use]
+    pub fn after(self, before: &Self) -> Self {
+        let same_pages = before.origins == self.origins && (self.jsonp || !before.jsonp);
+        let goes_on = same_pages && before.access.goes_on_under(&self.access);
+        Self {
+            judged: before.judged.wrapping_add(u32::from(!goes_on)),
+            publisher: self.publisher.after(&before.publisher),
+            // What each has left stays, where the rate does.
+            rates: if self.rates == before.rates { before.rates.clone() } else { self.rates },
+            ..self
         }
     }
 
@@ -358,6 +376,7 @@ impl Request {
             cursor: parameters.cursor()?,
             flavor,
             valid_for,
+            judged: limits.judged,
             hold: parameters.hold()?,
             // A script has nobody who reads headers, and the head of a padded hold is gone before the cursor is known.
             envelope: parameters.envelope()? || dress.callback.is_some() || padded,
@@ -405,6 +424,7 @@ pub(crate) mod tests {
             fronts: crate::sender::tests::fronts(&["127.0.0.0/8"]),
             rates: Rates::new(None, 0),
             status_peers: Vec::new(),
+            judged: 0,
         }
     }
 

@@ -4,15 +4,11 @@
 //! understand. So each value is taken out of its table by hand.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use everpoll_protocol::{Access, Algorithm, Limits, Patterns, PublishKey, Rate, TokenKey};
+use everpoll_protocol::{Algorithm, Patterns, PublishKey, Rate, TokenKey};
 use toml::{Table, Value};
 
 use crate::{Secret, value};
-
-/// How often `keys_file` is read again.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Most keys of a kind.
 const KEYS_MAX: usize = 100;
@@ -37,7 +33,7 @@ impl NamedKey {
     }
 }
 
-/// `keys_file`, as it was read at the start.
+/// `keys_file`, as it was read last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeysFile {
     path: PathBuf,
@@ -68,29 +64,10 @@ impl KeysFile {
         &self.path
     }
 
-    /// Reads it again each second, for ever, and hands over what is new. A file that is wrong changes nothing.
-    pub(crate) fn follow(&self, take: impl Fn(Keys), report: impl Fn(Result<(), String>)) {
-        let mut known = self.keys.clone();
-        let mut complaint = None;
-        loop {
-            std::thread::sleep(LOOK);
-            match read(&self.path).and_then(|text| Keys::parse(&text)) {
-                Ok(keys) => {
-                    if keys != known {
-                        known = keys.clone();
-                        take(keys);
-                        report(Ok(()));
-                    }
-                    complaint = None;
-                }
-                // Said once, and not each second.
-                Err(problem) if complaint.as_ref() == Some(&problem) => {}
-                Err(problem) => {
-                    report(Err(problem.clone()));
-                    complaint = Some(problem);
-                }
-            }
-        }
+    /// What is in it now.
+    pub(crate) fn again(&self) -> Result<Self, String> {
+        let keys = Keys::parse(&read(&self.path)?)?;
+        Ok(Self { path: self.path.clone(), keys })
     }
 }
 
@@ -240,24 +217,6 @@ fn table(text: &str) -> Result<Table, String> {
 
 fn read(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))
-}
-
-/// Follows a keys file on a thread of its own, as long as the process lives.
-pub(crate) fn follow(
-    file: KeysFile,
-    written: Keys,
-    limits: &Limits,
-    report: impl Fn(Result<(), String>) + Send + 'static,
-) -> std::io::Result<()> {
-    let limits = limits.clone();
-    let take = move |keys: Keys| {
-        let publish = keys.publish.iter().chain(&written.publish);
-        limits.publisher.replace(publish.map(NamedKey::to_protocol).collect());
-        if let Access::Token(tokens) = &limits.access {
-            tokens.keys.set(keys.token.iter().chain(&written.token).cloned().collect());
-        }
-    };
-    std::thread::Builder::new().name("keys".into()).spawn(move || file.follow(take, report)).map(drop)
 }
 
 #[cfg(test)]

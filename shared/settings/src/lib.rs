@@ -10,6 +10,7 @@
 //! remark, because a mistyped `retain_for` would delete events; and a new key needs its row in [`KEYS`], from which
 //! `everpoll help settings` is printed and against which `docs/reference/configuration.md` is tested.
 
+mod exchange;
 mod keyring;
 mod keys;
 mod listen;
@@ -17,6 +18,7 @@ mod problems;
 mod read;
 mod redis;
 mod rules;
+mod running;
 mod secret;
 mod source;
 mod value;
@@ -25,11 +27,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use exchange::Exchanged;
 pub use keyring::{KeysFile, NamedKey};
 pub use keys::{KEYS, Key, describe};
 pub use listen::Listen;
 pub use problems::Problems;
 pub use redis::{RedisLogin, RedisPlace, RedisServers, RedisUrl};
+pub use running::{News, Reload, Running};
 pub use secret::{DatabaseUrl, Secret};
 
 use everpoll_protocol::{Origins, Rate, Subnet, TokenKey};

@@ -12,7 +12,9 @@ pub struct Problems {
 }
 
 impl Problems {
-    pub(crate) fn new(texts: Vec<String>) -> Self {
+    /// These; there must be one at least.
+    #[must_use]
+    pub fn new(texts: Vec<String>) -> Self {
         Self { texts, unprotected: None }
     }
 

@@ -1,13 +1,11 @@
 //! What the settings say to the protocol: about requests, readers and publishers.
 
 use std::hash::{BuildHasher, RandomState};
-use std::path::Path;
 
 use everpoll_protocol::{
     Channel, Fronts, Limits, Live, Patterns, Proxies, PublishSizes, Publisher, Rates, Tokens,
 };
 
-use crate::keyring::{self, Keys};
 use crate::{Access, NamedKey, Secret, Settings};
 
 impl Settings {
@@ -36,24 +34,8 @@ impl Settings {
             fronts: Fronts::new(self.forwarded_peers.iter().chain(&self.access_peers).copied().collect()),
             rates: Rates::new(self.requests_per_address, RandomState::new().hash_one(())),
             status_peers: self.status_peers.clone(),
+            judged: 0,
         }
-    }
-
-    /// Reads `keys_file` again each second, on a thread of its own, for requests under `limits`, which are these settings' own.
-    /// `report` is told when keys were exchanged, and once why they cannot be.
-    ///
-    /// # Errors
-    ///
-    /// When the system has no thread left.
-    pub fn follow_keys(
-        &self,
-        limits: &Limits,
-        report: impl Fn(&Path, Result<(), String>) + Send + 'static,
-    ) -> std::io::Result<()> {
-        let Some(file) = self.keys_file.clone() else { return Ok(()) };
-        let path = file.path().to_owned();
-        let written = Keys { publish: self.written_keys().collect(), token: self.token_keys.clone() };
-        keyring::follow(file, written, limits, move |told| report(&path, told))
     }
 
     fn protocol_access(&self) -> everpoll_protocol::Access {

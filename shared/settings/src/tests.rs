@@ -240,7 +240,8 @@ fn variables_are_named_like_their_keys() {
 fn section(key: &Key) -> String {
     let Key { name, variable, default, form, meaning, advice, .. } = key;
     let advice = if advice.is_empty() { String::new() } else { format!("\n\n{advice}") };
-    format!("### `{name}`\n\n`{variable}` · {form} · default: `{default}`\n\n{meaning}{advice}\n")
+    let counts = key.counts();
+    format!("### `{name}`\n\n`{variable}` · {form} · default: `{default}` · {counts}\n\n{meaning}{advice}\n")
 }
 
 #[test]

@@ -76,5 +76,6 @@ fn limits() -> Limits {
         fronts: Fronts::new(Vec::new()),
         rates: Rates::new(None, 0),
         status_peers: Vec::new(),
+        judged: 0,
     }
 }

@@ -51,10 +51,11 @@ impl Attendant {
                 return;
             }
         };
+        let judged = held.request.judged;
         self.enter(server, entry, What::Poll(held), seat, visit);
         self.wake_at(entry, until);
         // What came before the entry is read now.
-        self.woken(server, entry, Wake::News);
+        self.woken(server, entry, server.first_wake(judged));
     }
 
     /// Something may have happened for one who is held.
@@ -65,6 +66,7 @@ impl Attendant {
             What::Stream(_) => {
                 return match why {
                     Wake::News => self.write_news(server, entry, Bytes::new(), &mut None),
+                    Wake::Judged => self.end_stream(server, entry, Ended::Expired),
                     Wake::Replaced => self.end_stream(server, entry, Ended::Replaced),
                     Wake::Drain => self.end_stream(server, entry, Ended::Draining),
                 };
@@ -79,6 +81,7 @@ impl Attendant {
                     return self.look_up(server, entry, held);
                 }
             },
+            Wake::Judged => Input::Judged,
             Wake::Replaced => Input::Replaced,
             Wake::Drain => Input::Draining,
         };

@@ -10,7 +10,7 @@ use everpoll_protocol::{Ended, Flavor, PollRequest, Wire};
 use super::{Attendant, Parked, READ, State, Streaming, What};
 use crate::front;
 use crate::head::HEAD_MAX;
-use crate::hub::{Sleeper, lock};
+use crate::hub::{Sleeper, Wake, lock};
 use crate::lot::Ticket;
 use crate::metrics::{COUNTS, Way};
 use crate::seats::Seats;
@@ -18,9 +18,6 @@ use crate::server::Server;
 use crate::transport::feed::{Follower, Found, LastWritten};
 use crate::transport::{Connection, eventsource, frame, websocket};
 use crate::visitors::Visit;
-
-/// How often a WebSocket is read in a row. One that still has more is left to a task, which gives way to others.
-const READS: usize = 16;
 
 impl Attendant {
     /// Begins a stream; `false` when that is a task's affair.
@@ -35,14 +32,16 @@ impl Attendant {
             return false;
         }
         // Where there is no room, the task tells so, and counts it.
-        let Some(visit) = Visit::begin(request.client, server.patience.per_address) else { return false };
+        let Some(visit) = Visit::begin(request.client, server.rules().patience.per_address) else {
+            return false;
+        };
         lock(&self.lot.topics).share(&mut request.channels);
         let way = Way::of(&request);
         let ticket = Ticket { entry, hold: self.entries[entry as usize].holds };
         let seat = match &request.wait_id {
             // Browsers do not count WebSockets among the connections to a host, so these take nobody's place.
             Some(wait_id) if request.flavor == Flavor::WebSocket => {
-                let max = server.patience.websockets_per_wait_id;
+                let max = server.rules().patience.websockets_per_wait_id;
                 let Some(place) = Seats::take_beside(&server.seats, wait_id, max) else { return false };
                 Some(place)
             }
@@ -59,6 +58,7 @@ impl Attendant {
             _ => eventsource::head(server, &request, connection),
         };
         COUNTS.requests[way as usize].one();
+        let judged = request.judged;
         let follower = Follower::new(server, request);
         let due = Instant::now() + follower.interval();
         // In this order: who has seen the head misses nothing that is published from now on.
@@ -71,6 +71,9 @@ impl Attendant {
         );
         self.wake_at(entry, due);
         self.write_news(server, entry, head, &mut None);
+        if let why @ Wake::Judged = server.first_wake(judged) {
+            self.woken(server, entry, why);
+        }
         true
     }
 
@@ -150,7 +153,7 @@ impl Attendant {
 
     /// What a stream's client sends is a sign of life, and else of no interest.
     pub(super) fn listen(&mut self, server: &Arc<Server>, entry: u32) {
-        for reads in 1.. {
+        loop {
             let Some(Parked { socket, state: State::Held(holding), .. }) = self.parked(entry) else { return };
             let What::Stream(Streaming { follower, passed_over, asked }) = &mut holding.what else { return };
             let is_websocket = follower.wire() == Wire::Frames;
@@ -172,9 +175,6 @@ impl Attendant {
             }
             *asked = None;
             match frame::read(&some[..read]) {
-                _ if reads == READS => {
-                    return self.stream_to_task(server, entry, Bytes::new(), some[..read].to_vec());
-                }
                 frame::Read::Reply(reply) if reply.is_empty() => {}
                 frame::Read::Reply(reply) => self.write_news(server, entry, reply.into(), &mut None),
                 frame::Read::Else => {

@@ -1,25 +1,27 @@
-//! A value that may be replaced while requests are served: keys that are exchanged without a restart.
+//! A value that may be replaced while requests are served: keys that are exchanged, settings that are read again.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
-/// A shared value, read by many and replaced now and then. Clones share it.
-pub struct Live<T>(Arc<RwLock<Arc<T>>>);
+use arc_swap::ArcSwap;
+
+/// A shared value, read by many and replaced now and then. Clones share it. Who reads it waits for nobody.
+pub struct Live<T>(Arc<ArcSwap<T>>);
 
 impl<T> Live<T> {
     /// Begins with `value`.
     pub fn new(value: T) -> Self {
-        Self(Arc::new(RwLock::new(Arc::new(value))))
+        Self(Arc::new(ArcSwap::from_pointee(value)))
     }
 
     /// The value of this moment. A request goes on with it, whatever comes meanwhile.
     #[must_use]
     pub fn get(&self) -> Arc<T> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.load_full()
     }
 
     /// Replaces the value for all requests that come from now on.
     pub fn set(&self, value: T) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
+        self.0.store(Arc::new(value));
     }
 }
 

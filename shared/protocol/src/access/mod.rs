@@ -94,6 +94,21 @@ impl Access {
     }
 }
 
+impl Access {
+    /// Whether all that these rules have let in may go on under `new` ones.
+    pub(crate) fn goes_on_under(&self, new: &Self) -> bool {
+        match (self, new) {
+            (Self::Token(old), Self::Token(new)) => {
+                let keys = new.keys.get();
+                // A key more takes nothing away from anybody.
+                let keeps_keys = old.keys.get().iter().all(|key| keys.contains(key));
+                keeps_keys && *old == Tokens { keys: old.keys.clone(), ..new.clone() }
+            }
+            _ => self == new,
+        }
+    }
+}
+
 /// What stands behind `Bearer` in an `Authorization` header (RFC 6750 section 2.1).
 fn bearer(header: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = header.split_at_checked(7)?;

@@ -137,6 +137,20 @@ impl Publisher {
         })
     }
 
+    /// The same, in place of another: where that one had keys, publishing does not become free.
+    #[must_use]
+    pub fn after(self, before: &Self) -> Self {
+        let had_keys = self.had_keys || before.had_keys;
+        // What each key has published stays counted.
+        Self { had_keys, spent: before.spent.clone(), ..self }
+    }
+
+    /// Whether the program listens only where this machine alone can reach it.
+    #[must_use]
+    pub fn listens_locally(&self) -> bool {
+        self.listens_locally
+    }
+
     /// Replaces the keys, for all requests from now on.
     pub fn replace(&self, keys: Vec<PublishKey>) {
         self.keys.set(keys);

@@ -14,6 +14,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "The default holds only with a SQLite file and an address of this machine, and for who asks for localhost or an \
                  address; otherwise it must be written down, since a web server in front makes any address public.",
         secret: false,
+        live: true,
     },
     Key {
         name: "access_header",
@@ -25,6 +26,7 @@ pub(super) const KEYS: &[Key] = &[
                   name without HTTP_, X_EVERPOLL_CHANNELS.",
         advice: "The web server must put its own in place of what clients send, also when it has nothing to say.",
         secret: false,
+        live: true,
     },
     Key {
         name: "access_until_header",
@@ -34,6 +36,7 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "With access = proxy: the header in which it says until when, in seconds since 1970. It may be left out.",
         advice: "",
         secret: false,
+        live: true,
     },
     Key {
         name: "access_peers",
@@ -44,6 +47,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "List web servers only: whoever connects from there reads what it likes. 127.0.0.1 is every user of the machine; a \
                  unix socket is better.",
         secret: false,
+        live: true,
     },
     Key {
         name: "access_recheck",
@@ -54,6 +58,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Too high: who has lost the right reads on for so long, and as long as the web server keeps the application's answer \
                  besides. Too low: more questions to the application.",
         secret: false,
+        live: true,
     },
     Key {
         name: "token_keys",
@@ -67,6 +72,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "A token cannot choose another algorithm than its key's. To exchange a key, add the new one, sign with it, and \
                  take the old one out once its last token is over; in keys_file that takes no restart.",
         secret: true,
+        live: true,
     },
     Key {
         name: "token_cookie",
@@ -77,6 +83,7 @@ pub(super) const KEYS: &[Key] = &[
                   the query.",
         advice: "Set the cookie with HttpOnly, Secure and SameSite=Lax. It is never looked at for replies that are scripts (cb=).",
         secret: false,
+        live: true,
     },
     Key {
         name: "token_audience",
@@ -86,6 +93,7 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "What a token's aud must be, or have in its list.",
         advice: "Without it, a token that was made for another site with the same key is good here.",
         secret: false,
+        live: true,
     },
     Key {
         name: "token_issuer",
@@ -95,6 +103,7 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "What a token's iss must be.",
         advice: "",
         secret: false,
+        live: true,
     },
     Key {
         name: "token_leeway",
@@ -104,6 +113,7 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "How far the clock of the machine that makes tokens may be wrong. Holds and streams end at exp and this.",
         advice: "Too low: tokens are refused as not valid yet. Too high: they are good for so much longer.",
         secret: false,
+        live: true,
     },
     Key {
         name: "token_valid_max",
@@ -114,6 +124,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "A token cannot be taken back before its exp, only its key can: make them short, minutes rather than days, and \
                  let the page get a new one.",
         secret: false,
+        live: true,
     },
     Key {
         name: "allow_origins",
@@ -124,6 +135,7 @@ pub(super) const KEYS: &[Key] = &[
                   WebSocket. Pages of the same host always may.",
         advice: "* lets every page of the web read whatever the visitor's browser reaches, though without cookies.",
         secret: false,
+        live: true,
     },
     Key {
         name: "jsonp",
@@ -134,5 +146,6 @@ pub(super) const KEYS: &[Key] = &[
                   read across hosts in any other way.",
         advice: "With it, every page of the web can read what the visitor's browser reaches, cookies included.",
         secret: false,
+        live: true,
     },
 ];

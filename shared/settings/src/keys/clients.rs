@@ -14,6 +14,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Never more than half of connections_max. Too low: a large office behind one address is locked out in part, or \
                  short-polls. Too high: a few machines can take all connections.",
         secret: false,
+        live: true,
     },
     Key {
         name: "requests_per_address",
@@ -25,6 +26,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "After each event, all clients behind an address ask again at once. Too low: large offices get events late. Too \
                  high, or none: one machine can keep the daemon busy.",
         secret: false,
+        live: true,
     },
     Key {
         name: "websockets_per_wait_id",
@@ -35,6 +37,7 @@ pub(super) const KEYS: &[Key] = &[
                   is held.",
         advice: "Too low: a visitor with many tabs gets nothing in some of them. Too high: bounded by connections_per_address.",
         secret: false,
+        live: true,
     },
     Key {
         name: "forwarded_peers",
@@ -45,6 +48,7 @@ pub(super) const KEYS: &[Key] = &[
                   a unix socket, or from access_peers, always is. Several in a row are all to be listed.",
         advice: "A web server on another machine that is not listed is one address to all limits. A client that is listed is not limited.",
         secret: false,
+        live: true,
     },
     Key {
         name: "status_peers",
@@ -55,5 +59,6 @@ pub(super) const KEYS: &[Key] = &[
                   is asked by its client.",
         advice: "List your monitoring, and load balancers that ask for readiness. /healthz is for everybody.",
         secret: false,
+        live: true,
     },
 ];

@@ -12,6 +12,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "The daemon and the fallback must name the same database. A relative path begins where the program was \
                  started. With PostgreSQL, access must be written down.",
         secret: true,
+        live: false,
     },
     Key {
         name: "redis_url",
@@ -24,6 +25,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Events are never read from Redis, and it may be away: then they come when the database wakes the daemon \
                  up, or with the sweep.",
         secret: true,
+        live: false,
     },
     Key {
         name: "database_connections",
@@ -35,6 +37,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Too low: clients that come back after hours wait for each other. Too high: they take the database's \
                  connections from the application.",
         secret: false,
+        live: false,
     },
     Key {
         name: "fallback_workers",
@@ -45,5 +48,6 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Too low: after the daemon's death the polls of thousands wait in line. Too high: more connections than \
                  the database has processors to serve only slow each other down.",
         secret: false,
+        live: false,
     },
 ];

@@ -11,6 +11,7 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "Which diagnostics are written to standard error.",
         advice: "Too low: nobody learns of a lost database. Too high: a line for each request.",
         secret: false,
+        live: true,
     },
     Key {
         name: "log_format",
@@ -20,5 +21,6 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "How diagnostics look: lines for people, or one JSON object a line.",
         advice: "",
         secret: false,
+        live: false,
     },
 ];

@@ -13,6 +13,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Too low: after a restart the returning clients load the database. Too high: a slower start, and memory \
                  that nobody needs.",
         secret: false,
+        live: false,
     },
     Key {
         name: "sweep_interval",
@@ -24,6 +25,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Too low: statements for nothing. Too high: while wake-ups are lost, events come as late as this; longer \
                  than a few seconds is only good for seeing whether wake-ups come.",
         secret: false,
+        live: false,
     },
     Key {
         name: "canary_interval",
@@ -35,5 +37,6 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Too low: a path is called silent because the database was busy for a moment. Too high: a path that \
                  delivers nothing is noticed late, and events come with the sweep until then.",
         secret: false,
+        live: false,
     },
 ];

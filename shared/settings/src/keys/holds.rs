@@ -12,6 +12,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Too low: more requests for nothing; 0 turns long-polling off. Too high: proxies on the way cut \
                  the request, many at 30 or 60 seconds; the web server in front must wait longer than this.",
         secret: false,
+        live: true,
     },
     Key {
         name: "padded_hold_max",
@@ -23,6 +24,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Too low: more requests for nothing; 0 turns padded holds off. Too high: some proxies cut what lasts longer \
                  than a minute or two, however much is sent.",
         secret: false,
+        live: true,
     },
     Key {
         name: "heartbeat",
@@ -34,5 +36,6 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Too low: work for nothing. Too high: proxies cut streams that are quiet, many after 30 or 60 seconds, \
                  and clients that are gone are noticed late.",
         secret: false,
+        live: true,
     },
 ];

@@ -12,6 +12,7 @@ pub(super) const KEYS: &[Key] = &[
                   older than what the daemon has in memory. Further ones are answered with 503 and come back later.",
         advice: "Too low: after a restart clients are sent away. Too high: clients wait instead of being told to come back.",
         secret: false,
+        live: true,
     },
     Key {
         name: "connections_max",
@@ -22,6 +23,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Lowered to what the limit of open files (ulimit -n) allows. Too low: clients are sent away. Too high: \
                  memory, about 2 KB for a held poll.",
         secret: false,
+        live: true,
     },
     Key {
         name: "holds_max",
@@ -33,6 +35,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Never more than 19 of 20 of connections_max, so that there is room for those who are not held. Too low: \
                  clients short-poll although there is room. 0: nobody is held.",
         secret: false,
+        live: true,
     },
     Key {
         name: "unsent_max",
@@ -43,6 +46,7 @@ pub(super) const KEYS: &[Key] = &[
                   that do not take a reply at once are cut off, and come back with their cursor.",
         advice: "Too low: clients on bad lines are cut off when many of them are behind. Too high: memory.",
         secret: false,
+        live: true,
     },
     Key {
         name: "head_timeout",
@@ -52,6 +56,7 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "How long a request may take to arrive.",
         advice: "Too low: clients on bad lines get 408. Too high: slow senders hold connections.",
         secret: false,
+        live: true,
     },
     Key {
         name: "idle_timeout",
@@ -62,6 +67,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Below 120 some old browsers send into a connection that was just closed. Too high: idle \
                  connections use up connections_max.",
         secret: false,
+        live: true,
     },
     Key {
         name: "write_timeout",
@@ -71,6 +77,7 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "How long a client may take nothing of its reply.",
         advice: "Too low: clients on bad lines are cut off. Too high: clients that stopped reading hold memory.",
         secret: false,
+        live: true,
     },
     Key {
         name: "ghost_timeout",
@@ -82,6 +89,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Too low: clients whose network is away for a moment are cut off. Too high: ghosts hold connections and the \
                  place of their browser. Behind a web server it is that server's affair.",
         secret: false,
+        live: false,
     },
     Key {
         name: "drain_timeout",
@@ -91,6 +99,7 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "How long a program that was told to stop waits for the requests in hand. Held polls are answered at once.",
         advice: "Too low: replies are cut off. Too high: a restart takes as long as the slowest client.",
         secret: false,
+        live: true,
     },
     Key {
         name: "body_max",
@@ -101,5 +110,6 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Too low: large arrays of events are refused with 413. Too high: each publisher may take that \
                  much memory.",
         secret: false,
+        live: true,
     },
 ];

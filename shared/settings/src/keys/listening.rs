@@ -12,6 +12,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "An address that other machines can reach needs access to be written down. \
                  The fallback is told its address by --listen.",
         secret: false,
+        live: false,
     },
     Key {
         name: "reuse_port",
@@ -23,6 +24,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "For restarts that nobody notices. On a TCP port all of them must set it and run as one user. Without it, a \
                  second daemon at the address is a mistake, and ends with an error.",
         secret: false,
+        live: false,
     },
     Key {
         name: "socket_mode",
@@ -33,6 +35,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Too strict: the web server cannot connect and answers 502; run both in one group, or give 0666. \
                  Too wide: every user of the machine may connect.",
         secret: false,
+        live: false,
     },
     Key {
         name: "tls_certificate",
@@ -44,6 +47,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Read again within seconds when it has changed, and on SIGHUP; a new pair that does not fit is told in the \
                  diagnostics, and the old one goes on. Without TLS a web server in front has to have it.",
         secret: false,
+        live: false,
     },
     Key {
         name: "tls_key",
@@ -53,5 +57,6 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "The private key of tls_certificate, without a passphrase.",
         advice: "The daemon's user must be able to read it, and nobody else should.",
         secret: false,
+        live: false,
     },
 ];

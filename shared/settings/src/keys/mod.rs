@@ -36,6 +36,16 @@ pub struct Key {
     pub advice: &'static str,
     /// Whether its value must not appear in diagnostics.
     pub secret: bool,
+    /// Whether another value counts while a program runs, once it has read the settings again; otherwise it needs a restart.
+    pub live: bool,
+}
+
+impl Key {
+    /// When another value counts, in words.
+    #[must_use]
+    pub fn counts(&self) -> &'static str {
+        if self.live { "changes while it runs" } else { "needs a restart" }
+    }
 }
 
 /// All settings, in the order of the documentation.
@@ -90,7 +100,7 @@ pub fn describe() -> String {
     for key in KEYS {
         let Key { name, variable, default, form, meaning, advice, .. } = key;
         let _ = write!(text, "\n{name}  ({variable})\n");
-        let _ = writeln!(text, "    {form}; default: {default}");
+        let _ = writeln!(text, "    {form}; default: {default}; {}", key.counts());
         for line in [meaning, advice].into_iter().filter(|line| !line.is_empty()) {
             wrap(&mut text, line);
         }

@@ -12,6 +12,7 @@ pub(super) const KEYS: &[Key] = &[
                   to each transport.",
         advice: "",
         secret: false,
+        live: true,
     },
     Key {
         name: "demo",
@@ -21,5 +22,6 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "Whether the daemon serves the demo page, /demo. everpoll up switches it on.",
         advice: "Whoever may publish can start its job, which publishes events on the channel cheese.",
         secret: false,
+        live: true,
     },
 ];

@@ -12,6 +12,7 @@ pub(super) const KEYS: &[Key] = &[
                   HTTP, and only while the program listens on an address of this machine.",
         advice: "Too short is refused, since it could be guessed. It may publish to every channel; publish_keys are for some.",
         secret: true,
+        live: true,
     },
     Key {
         name: "publish_keys",
@@ -23,6 +24,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Give each application its own: one that leaks can be taken out alone, and publishes to its own channels only. \
                  The name stands in errors.",
         secret: true,
+        live: true,
     },
     Key {
         name: "publish_rate",
@@ -34,6 +36,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "The daemon and the fallback count each for itself, and under plain CGI nothing is counted. A request with more events than \
                  may come at once is taken when there were none for a while.",
         secret: false,
+        live: true,
     },
     Key {
         name: "keys_file",
@@ -45,5 +48,6 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Put a new file in place of the old one (mv), readable for the programs' user alone. One that is wrong is \
                  reported and changes nothing; at the start it is a problem. Without its last key, nobody may publish over HTTP.",
         secret: false,
+        live: true,
     },
 ];

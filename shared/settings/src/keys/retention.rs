@@ -12,6 +12,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Too low: clients that were away get a gap instead of events. Too high, or none: the log grows on \
                  the disk.",
         secret: false,
+        live: true,
     },
     Key {
         name: "retain_count",
@@ -21,6 +22,7 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "How many of the newest events stay in the log; retain_for holds as well.",
         advice: "Too low: a burst pushes out events that clients have not read yet, and they get a gap.",
         secret: false,
+        live: true,
     },
     Key {
         name: "trim_interval",
@@ -31,6 +33,7 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Too low: looks for nothing. Too high: the log grows meanwhile, and what goes goes all at once, though still \
                  in small batches.",
         secret: false,
+        live: true,
     },
     Key {
         name: "trim_batch",
@@ -41,5 +44,6 @@ pub(super) const KEYS: &[Key] = &[
                   while a transaction takes less than 10 ms; after each it leaves the log alone for three times as long.",
         advice: "Too low: a large backlog goes away slowly. Too high: does no harm, since it is adapted to the machine.",
         secret: false,
+        live: true,
     },
 ];

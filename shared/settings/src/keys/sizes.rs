@@ -11,6 +11,7 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "Largest data of an event that is published over HTTP or by everpoll publish, as JSON text.",
         advice: "Too low: events are refused with 413. In SQL the database's own limit holds, 1 MiB.",
         secret: false,
+        live: true,
     },
     Key {
         name: "batch_max",
@@ -20,6 +21,7 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "Most events of one POST /publish.",
         advice: "Too low: publishers need more requests, and more transactions.",
         secret: false,
+        live: true,
     },
     Key {
         name: "channels_max",
@@ -29,6 +31,7 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "Most channels of one poll or stream.",
         advice: "Too low: pages with more are refused with 400, and need several requests.",
         secret: false,
+        live: true,
     },
     Key {
         name: "poll_body_max",
@@ -38,6 +41,7 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "Largest body of a poll that comes by POST. It has the parameters, a few hundred bytes with a token.",
         advice: "Too low: such polls are refused with 413.",
         secret: false,
+        live: true,
     },
     Key {
         name: "head_max",
@@ -48,5 +52,6 @@ pub(super) const KEYS: &[Key] = &[
         advice: "Too low: visitors with many cookies are refused with 431. Too high: each connection may take that much \
                  memory for head_timeout.",
         secret: false,
+        live: true,
     },
 ];
