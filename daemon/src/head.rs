@@ -79,8 +79,7 @@ pub(crate) fn parse(bytes: &[u8], limit: usize) -> Result<Parsed<'_>, RequestErr
     if hosts > 1 || (hosts == 0 && !http10) {
         return Err(RequestError::HeadMalformed { reason: format!("it has {hosts} Host fields") });
     }
-    let has_body = fields.header("transfer-encoding").is_some()
-        || fields.header("content-length").is_some_and(|length| *length != *b"0");
+    let has_body = has_body(&fields, http10)?;
     let plain_poll = matches!(Route::of(target), Route::Poll(_)) && method != "POST" && !has_body;
     if !plain_poll {
         return Ok(Parsed::Other);
@@ -89,6 +88,32 @@ pub(crate) fn parse(bytes: &[u8], limit: usize) -> Result<Parsed<'_>, RequestErr
     let says = |word: &[u8]| connection.split(|b| *b == b',').any(|token| token.trim_ascii() == word);
     let keep_alive = if http10 { says(b"keep-alive") } else { !says(b"close") };
     Ok(Parsed::Poll(PollHead { method, target, fields, length, keep_alive, http10 }))
+}
+
+/// Whether the request has a body; refused where its end can be told in more than one way (RFC 9112 section 6.3). A server in
+/// front may have read it in another way, and what is a body to one would be the next request to the other.
+fn has_body(fields: &Fields<'_>, http10: bool) -> Result<bool, RequestError> {
+    let values = |name: &'static str| {
+        fields.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+    };
+    let (mut encodings, mut lengths) = (values("transfer-encoding"), values("content-length"));
+    let reason = match (encodings.next(), lengths.next()) {
+        (None, None) => return Ok(false),
+        (Some(_), Some(_)) => "it has both Content-Length and Transfer-Encoding",
+        (Some(_), None) if http10 => "HTTP/1.0 has no Transfer-Encoding",
+        (Some(encoding), None) => match encodings.next() {
+            None if encoding.eq_ignore_ascii_case(b"chunked") => return Ok(true),
+            _ => "its Transfer-Encoding is not chunked alone",
+        },
+        (None, Some(length)) => match lengths.next() {
+            // With more digits it is beyond all limits, and soon beyond all numbers.
+            None if (1..=18).contains(&length.len()) && length.iter().all(u8::is_ascii_digit) => {
+                return Ok(length != b"0");
+            }
+            _ => "its Content-Length is not one number",
+        },
+    };
+    Err(RequestError::HeadMalformed { reason: reason.into() })
 }
 
 /// What is said to a client that takes too long.
@@ -148,6 +173,22 @@ mod tests {
         assert_eq!(code(b"\x16\x03\x01\x02\x00"), "head_malformed");
         assert_eq!(code(b"GET /e/c HTTP/2.0\r\n\r\n"), "head_malformed");
         assert_eq!(code(b"GET /e/c HTTP/1.1\r\nHost : a\r\n\r\n"), "head_malformed");
+        for fields in [
+            "Content-Length: 1\r\nTransfer-Encoding: chunked",
+            "Content-Length: 1\r\nContent-Length: 1",
+            "Content-Length: 1, 1",
+            "Content-Length: +1",
+            "Content-Length: 18446744073709551616",
+            "Content-Length:",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: gzip, chunked",
+            "Transfer-Encoding: xchunked",
+            "Transfer-Encoding:",
+        ] {
+            let head = format!("POST /e/c HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
+            assert_eq!(code(head.as_bytes()), "head_malformed", "{fields}");
+        }
+        assert_eq!(code(b"POST /e/c HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), "head_malformed");
         assert_eq!(code(&[b"GET /e/".as_slice(), &[b'x'; 9000]].concat()), "target_too_long");
         let many = format!("GET /e/c HTTP/1.1\r\nHost: a\r\n{}\r\n", "x: 1\r\n".repeat(100));
         assert_eq!(code(many.as_bytes()), "head_too_large");

@@ -13,6 +13,7 @@ use everpoll_protocol::{
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::header::{HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
@@ -151,34 +152,29 @@ fn close_after<B>(response: &mut Response<B>) {
 async fn respond_to_protocol(
     request: hyper::Request<Incoming>,
     server: &Arc<Server>,
-    (peer_is_local, peer): Peer,
+    peer: Peer,
     sender: Sender,
     publishes: bool,
 ) -> (Reply, bool) {
     let (parts, body) = request.into_parts();
-    let target = parts.uri.path_and_query().map_or("", |target| target.as_str()).as_bytes();
     let head_only = parts.method == hyper::Method::HEAD;
-    let body = match read_body(body, server.rules().limits.body(target), server.rules().patience.body).await {
+    // In statements and blocks of their own: what borrows the headers must be gone before anything is waited for.
+    let (limit, keep, patience) = {
+        let rules = server.rules();
+        let headers = HyperHeaders(&parts.headers);
+        let keep = Request::needs_body(&describe(&parts, &headers, b"", peer), &rules.limits);
+        (rules.limits.body(target(&parts)), keep, rules.patience.body)
+    };
+    let body = match read_body(body, limit, keep, patience).await {
         Ok(body) => body,
         Err(error) => {
             COUNTS.error(error.code());
             return (Reply::request_error(&error, head_only), false);
         }
     };
-    // A block of its own: what borrows the headers must be gone before anything is waited for.
     let parsed = {
-        let raw = RawRequest {
-            method: parts.method.as_str(),
-            target,
-            headers: &HyperHeaders(&parts.headers),
-            body: &body,
-            peer_is_local,
-            peer,
-            // A WebSocket is opened by GET, and that is the front's.
-            may_upgrade: false,
-            web_server: None,
-            now: server::now(),
-        };
+        let headers = HyperHeaders(&parts.headers);
+        let raw = describe(&parts, &headers, &body, peer);
         let received = match publishes {
             true => Request::receive(&raw, &server.rules().limits, sender),
             // It is counted already.
@@ -214,17 +210,44 @@ async fn respond_to_protocol(
     (reply, closes)
 }
 
-/// Reads a body of at most `limit` bytes, as long as it keeps coming.
+fn target(parts: &Parts) -> &[u8] {
+    parts.uri.path_and_query().map_or("", |target| target.as_str()).as_bytes()
+}
+
+/// The request as the protocol reads it.
+fn describe<'a>(
+    parts: &'a Parts,
+    headers: &'a HyperHeaders<'a>,
+    body: &'a [u8],
+    (peer_is_local, peer): Peer,
+) -> RawRequest<'a> {
+    RawRequest {
+        method: parts.method.as_str(),
+        target: target(parts),
+        headers,
+        body,
+        peer_is_local,
+        peer,
+        // A WebSocket is opened by GET, and that is the front's.
+        may_upgrade: false,
+        web_server: None,
+        now: server::now(),
+    }
+}
+
+/// Reads a body of at most `limit` bytes, as long as it keeps coming. Where it makes no difference, nothing of it is kept: it is
+/// read so that its sender sees the answer.
 pub(crate) async fn read_body(
     mut body: Incoming,
     limit: usize,
+    keep: bool,
     patience: Duration,
 ) -> Result<Bytes, RequestError> {
     // What says that it is too large is not read at all.
     if body.size_hint().lower() > limit as u64 {
         return Err(RequestError::BodyTooLarge { limit });
     }
-    let mut all = Vec::new();
+    let (mut all, mut length) = (Vec::new(), 0);
     loop {
         let frame = match timeout(patience, body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
@@ -233,10 +256,13 @@ pub(crate) async fn read_body(
             Err(_) => return Err(RequestError::BodyTimeout { seconds: patience.as_secs() }),
         };
         if let Some(data) = frame.data_ref() {
-            if all.len() + data.len() > limit {
+            length += data.len();
+            if length > limit {
                 return Err(RequestError::BodyTooLarge { limit });
             }
-            all.extend_from_slice(data);
+            if keep {
+                all.extend_from_slice(data);
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::yield_now;
 use tokio::time::{Sleep, sleep, timeout};
 
 use crate::lot::Socket;
@@ -246,12 +247,18 @@ pub(crate) struct Rewound {
     patience: Option<Duration>,
     /// Runs while it takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// How much was read in a row.
+    in_turn: usize,
 }
+
+/// How much is read of one client in a row, in bytes. Frames may be tiny, and some thousands of them keep a processor busy for
+/// longer than other clients should wait.
+const TURN: usize = 1024;
 
 impl Rewound {
     /// Gives `before` first. Writing fails when the client takes nothing for as long as `patience`.
     pub(crate) fn new(before: Vec<u8>, stream: Stream, patience: Option<Duration>) -> Self {
-        Self { before, given: 0, stream, patience, stalled: None }
+        Self { before, given: 0, stream, patience, stalled: None, in_turn: 0 }
     }
 }
 
@@ -271,12 +278,21 @@ impl AsyncRead for Rewound {
         }
         this.before = Vec::new();
         this.given = 0;
-        each!(
+        if this.in_turn >= TURN {
+            // Goes on behind those who wait for their turn, and after it has been looked who else has something to say; to wake
+            // this task again would not do that.
+            this.in_turn = 0;
+            let _ = pin!(yield_now()).poll(context);
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        let read = each!(
             &mut this.stream,
             stream => Pin::new(stream).poll_read(context, buffer),
             secured => poll_read_secured(secured, context, buffer)
-        )
-        .map(|read| COUNTS.watch(read))
+        );
+        this.in_turn = if read.is_pending() { 0 } else { this.in_turn + buffer.filled().len() - before };
+        read.map(|read| COUNTS.watch(read))
     }
 }
 

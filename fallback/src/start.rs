@@ -236,10 +236,12 @@ fn filter(text: &str) -> Targets {
     let Ok(filter) = parts.join(",").parse::<Targets>() else {
         return Targets::new().with_default(LevelFilter::INFO);
     };
-    match filter.default_level() {
+    let filter = match filter.default_level() {
         Some(_) => filter,
         None => filter.with_default(LevelFilter::ERROR),
-    }
+    };
+    // Statements with their parameters, that is, with the data of events.
+    filter.with_target("tokio_postgres::query", LevelFilter::OFF)
 }
 
 #[cfg(test)]

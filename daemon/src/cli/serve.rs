@@ -35,6 +35,11 @@ pub(super) fn fallback(arguments: Vec<OsString>, config: Option<&Path>) -> ExitC
     everpoll_fallback::run(config.into_iter().flatten().chain(arguments))
 }
 
+/// What is shown. Never statements with their parameters, that is, with the data of events, whatever level is asked for.
+fn filter(text: &str) -> EnvFilter {
+    EnvFilter::new(text).add_directive("tokio_postgres::query=off".parse().expect("a directive"))
+}
+
 /// Returns what changes the filter.
 fn start_diagnostics(settings: &Settings) -> Box<dyn Fn(&str) + Send> {
     // Colours are for eyes: in a file they would be noise.
@@ -42,19 +47,19 @@ fn start_diagnostics(settings: &Settings) -> Box<dyn Fn(&str) + Send> {
     let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(ansi)
-        .with_env_filter(EnvFilter::new(&settings.log));
+        .with_env_filter(filter(&settings.log));
     match settings.log_format {
         LogFormat::Text => {
             let builder = builder.with_filter_reloading();
             let handle = builder.reload_handle();
             builder.init();
-            Box::new(move |filter| drop(handle.reload(EnvFilter::new(filter))))
+            Box::new(move |text| drop(handle.reload(filter(text))))
         }
         LogFormat::Json => {
             let builder = builder.json().flatten_event(true).with_filter_reloading();
             let handle = builder.reload_handle();
             builder.init();
-            Box::new(move |filter| drop(handle.reload(EnvFilter::new(filter))))
+            Box::new(move |text| drop(handle.reload(filter(text))))
         }
     }
 }

@@ -86,7 +86,7 @@ pub(super) async fn start_job(
     peer_is_local: bool,
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    if let Err(error) = service::read_body(body, BODY_MAX, server.rules().patience.body).await {
+    if let Err(error) = service::read_body(body, BODY_MAX, false, server.rules().patience.body).await {
         return super::refuse(&error, server, false);
     }
     let name = format!("job-{}", server::now().micros());

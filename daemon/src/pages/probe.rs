@@ -286,7 +286,7 @@ struct Echo<'a> {
 pub(super) async fn echo(request: Request<Incoming>, server: &Server) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let head_only = parts.method == Method::HEAD;
-    let body = match service::read_body(body, BODY_MAX, server.rules().patience.body).await {
+    let body = match service::read_body(body, BODY_MAX, true, server.rules().patience.body).await {
         Ok(body) => body,
         Err(error) => return super::refuse(&error, server, head_only),
     };

@@ -98,6 +98,8 @@ pub enum RequestError {
     KeyCharacter,
     #[error("content type is not application/json; send the events as JSON with that Content-Type")]
     NotJsonContent,
+    #[error("body is compressed with {encoding:?}, which is not understood here; send it as it is")]
+    BodyEncoded { encoding: String },
     #[error("body is not an event or an array of events: {reason}")]
     PublishMalformed { reason: String },
     #[error("array is empty; send at least one event")]
@@ -218,7 +220,7 @@ impl RequestError {
             Self::HeadTimeout { .. } | Self::BodyTimeout { .. } => 408,
             Self::BodyTooLarge { .. } | Self::DataTooLarge { .. } => 413,
             Self::TargetTooLong => 414,
-            Self::NotJsonContent => 415,
+            Self::NotJsonContent | Self::BodyEncoded { .. } => 415,
             Self::PublishRate { .. } => 429,
             Self::HeadTooLarge { .. } => 431,
             Self::PublishKeyWrong
@@ -288,6 +290,7 @@ impl RequestError {
             Self::KeyLength { .. } => "key_length",
             Self::KeyCharacter => "key_character",
             Self::NotJsonContent => "not_json_content",
+            Self::BodyEncoded { .. } => "body_encoded",
             Self::PublishMalformed { .. } => "publish_malformed",
             Self::PublishEmpty => "publish_empty",
             Self::PublishTooMany { .. } => "publish_too_many",

@@ -57,18 +57,20 @@ impl Origins {
     }
 
     /// Whether the page that sends this request may open a WebSocket: one of the same host, of an allowed one, or no page
-    /// at all. Ports are not compared, since web servers in front pass on the host without its port.
+    /// at all. Where both name a port, it must be the same; many web servers in front pass on the host without its port.
     pub(crate) fn admits_socket(&self, headers: &dyn Headers) -> bool {
         let Some(origin) = headers.header("origin") else { return true };
         if self.any || self.listed.iter().any(|listed| listed.as_bytes() == &*origin) {
             return true;
         }
-        let host = headers.header("host").unwrap_or_default();
-        let authority = |origin: &[u8]| {
-            let rest = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"))?;
-            Some(without_port(rest).to_ascii_lowercase())
+        let host = headers.header("host").unwrap_or_default().to_ascii_lowercase();
+        let origin = origin.to_ascii_lowercase();
+        let Some(page) = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://")) else {
+            return false;
         };
-        authority(&origin).is_some_and(|name| name == without_port(&host).to_ascii_lowercase())
+        let (name, page_name) = (without_port(&host), without_port(page));
+        let (port, page_port) = (&host[name.len()..], &page[page_name.len()..]);
+        name == page_name && (port.is_empty() || page_port.is_empty() || port == page_port)
     }
 }
 
@@ -132,6 +134,9 @@ mod tests {
         assert!(admits(&[("host", "a.example"), ("origin", "https://a.example:8443")]));
         assert!(admits(&[("host", "[::1]:8377"), ("origin", "http://[::1]:8377")]));
         assert!(admits(&[("host", "a.example"), ("origin", "https://shop.example")]));
+        assert!(admits(&[("host", "a.example:8377"), ("origin", "https://A.example")]));
+        assert!(!admits(&[("host", "a.example:8377"), ("origin", "https://a.example:8378")]));
+        assert!(!admits(&[("host", "[::1]:8377"), ("origin", "http://[::1]:83")]));
         assert!(!admits(&[("host", "a.example"), ("origin", "https://evil.example")]));
         assert!(!admits(&[("host", "a.example"), ("origin", "null")]));
     }

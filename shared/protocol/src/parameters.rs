@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode;
 
+use crate::publish::check_encoding;
 use crate::target::split_target;
 use crate::{Cursor, Cut, Flavor, Headers, RawRequest, RequestError, Tab};
 
@@ -50,7 +51,7 @@ impl Parameters {
     ///
     /// # Errors
     ///
-    /// [`RequestError::BodyMalformed`] and [`RequestError::BodyLost`].
+    /// [`RequestError::BodyMalformed`], [`RequestError::BodyLost`] and [`RequestError::BodyEncoded`].
     pub(crate) fn of(raw: &RawRequest<'_>) -> Result<Self, RequestError> {
         let mut parameters = Self::default();
         let header = |name| raw.headers.header(name).filter(|value| !value.trim_ascii().is_empty());
@@ -230,6 +231,9 @@ impl Parameters {
         let of_parameters = [&b"application/json"[..], b"application/x-www-form-urlencoded"]
             .iter()
             .any(|kind| content_type.starts_with(kind));
+        if !body.is_empty() {
+            check_encoding(headers)?;
+        }
         // Apache hands a request without its body to the second server when the first is away, and old Internet Explorers
         // repeat a POST without it. Taken for a page that starts now, it would skip events without a word.
         if body.is_empty() && of_parameters && self.last_event_id.is_none() {

@@ -50,13 +50,7 @@ impl PublishRequest {
         body: &[u8],
         sizes: PublishSizes,
     ) -> Result<Self, RequestError> {
-        let content_type = headers.header("content-type").unwrap_or_default();
-        let media_type = content_type.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-        // A page of another site can send text/plain without asking first; this type it cannot (WHATWG Fetch,
-        // "CORS-safelisted request-header").
-        if !media_type.eq_ignore_ascii_case(b"application/json") {
-            return Err(RequestError::NotJsonContent);
-        }
+        Self::check_content(headers)?;
         let malformed =
             |error: serde_json::Error| RequestError::PublishMalformed { reason: error.to_string() };
         let body = std::str::from_utf8(body)
@@ -77,6 +71,33 @@ impl PublishRequest {
                 .map_err(|error| RequestError::InEvent { index, source: Box::new(error.0) })
         };
         Ok(Self { events: parts.iter().enumerate().map(event).collect::<Result<_, _>>()? })
+    }
+
+    /// Whether a body is what its headers must say of it.
+    pub(crate) fn check_content(headers: &dyn Headers) -> Result<(), RequestError> {
+        let content_type = headers.header("content-type").unwrap_or_default();
+        let media_type = content_type.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+        // A page of another site can send text/plain without asking first; this type it cannot (WHATWG Fetch,
+        // "CORS-safelisted request-header").
+        if !media_type.eq_ignore_ascii_case(b"application/json") {
+            return Err(RequestError::NotJsonContent);
+        }
+        check_encoding(headers)
+    }
+}
+
+/// A body must not be compressed: a few bytes could become gigabytes, and nobody needs it for bodies this small.
+///
+/// # Errors
+///
+/// [`RequestError::BodyEncoded`].
+pub(crate) fn check_encoding(headers: &dyn Headers) -> Result<(), RequestError> {
+    match headers.header("content-encoding") {
+        Some(encoding) if !encoding.trim_ascii().eq_ignore_ascii_case(b"identity") => {
+            let encoding = String::from_utf8_lossy(&encoding).chars().take(20).collect();
+            Err(RequestError::BodyEncoded { encoding })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -150,5 +171,7 @@ mod tests {
         assert_eq!((error.code(), error.status()), ("channel_character", 400));
         let plain = TestHeaders(&[("content-type", "text/plain")]);
         assert_eq!(PublishRequest::parse(&plain, b"{}", SIZES).unwrap_err().status(), 415);
+        let packed = TestHeaders(&[("content-type", "application/json"), ("content-encoding", "gzip")]);
+        assert_eq!(PublishRequest::parse(&packed, b"{}", SIZES).unwrap_err().code(), "body_encoded");
     }
 }

@@ -328,6 +328,20 @@ impl Request {
         }
     }
 
+    /// Whether the body of a request makes a difference. Where it is refused in any case, nobody is to make a program keep a
+    /// body for it.
+    #[must_use]
+    pub fn needs_body(raw: &RawRequest<'_>, limits: &Limits) -> bool {
+        match (Route::of(raw.target), raw.method) {
+            (Route::Publish, "POST") => {
+                limits.publisher.admit(raw.headers, raw.peer_is_local).is_ok()
+                    && PublishRequest::check_content(raw.headers).is_ok()
+            }
+            (Route::Poll(_), "POST") => true,
+            _ => false,
+        }
+    }
+
     fn parse_poll(
         raw: &RawRequest<'_>,
         path: &[u8],
