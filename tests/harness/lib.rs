@@ -19,6 +19,7 @@
 //! - Values are cleaned up on drop, also when the test panics, and a panic prints the program's log. When the whole
 //!   test process is killed, the [guardian](process) takes down what it left.
 
+pub mod bystanders;
 pub mod crowd;
 pub mod cutter;
 pub mod database;
@@ -41,6 +42,7 @@ pub mod wait;
 pub mod web;
 pub mod websocket;
 
+pub use bystanders::Bystanders;
 pub use crowd::Crowd;
 pub use cutter::Cutter;
 pub use database::{Database, Dump, Postgres, Sqlite};

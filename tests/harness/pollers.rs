@@ -294,6 +294,11 @@ impl Pollers {
         (!all.is_empty()).then(|| Lateness { events: all.len(), p50: at(500), p99: at(990), max: at(1000) })
     }
 
+    /// How late each event was whose data have `sent`, in milliseconds, since this was asked for the last time.
+    pub fn take_lateness(&self) -> Vec<u32> {
+        std::mem::take(&mut *lock(&self.shared.lateness))
+    }
+
     /// When somebody tried to connect, in milliseconds since 1970, in no order. Forgotten once they are told.
     pub fn take_attempts(&self) -> Vec<u64> {
         std::mem::take(&mut *lock(&self.shared.attempts))

@@ -241,6 +241,12 @@ pub fn resident_kilobytes(id: u32) -> u64 {
     shown.trim().parse().unwrap_or_else(|_| panic!("ps shows no process {id}"))
 }
 
+/// The same without starting another program, where there is a `/proc` as Linux has it; nothing elsewhere.
+pub fn resident_kilobytes_now(id: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok())
+}
+
 /// Processor time that a running process has used; nothing where there is no `/proc` as Linux has it.
 pub fn processor_time(id: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();

@@ -191,6 +191,11 @@ impl WebServer {
     pub fn log(&self) -> String {
         format!("{}{}", self.process.log(), error_log(&self.directory))
     }
+
+    /// What nginx has logged about requests.
+    pub fn access_log(&self) -> String {
+        fs::read_to_string(self.directory.join("access.log")).unwrap_or_default()
+    }
 }
 
 impl Drop for WebServer {

@@ -2,7 +2,10 @@
 
 mod ends;
 mod proxy;
-mod signer;
+mod secrets;
+mod sessions;
+
+pub(crate) mod signer;
 
 use std::io::{Read, Write};
 
@@ -25,7 +28,10 @@ struct Guarded {
 
 impl Guarded {
     fn with(settings: &[(&str, &str)]) -> Self {
-        let store = Store::sqlite();
+        Self::on(Store::sqlite(), settings)
+    }
+
+    fn on(store: Store, settings: &[(&str, &str)]) -> Self {
         let (daemon, fallback) = site::programs(&store, settings);
         let nobody = TestDir::new();
         let away = Address::Unix(nobody.join("nobody.sock"));

@@ -41,6 +41,9 @@ mod access;
 /// Settings that are read again while clients are held.
 mod reload;
 
+/// What hostile clients can do: nothing.
+mod attacks;
+
 /// Threads that work beside a test.
 mod background;
 /// Readers, held against the ledger of `everpoll verify`.

@@ -83,7 +83,12 @@ impl Signer {
 
     /// A token.
     pub(crate) fn token(&self, header: &Value, claims: &Value, with: With<'_>) -> String {
-        let message = format!("{}.{}", base64url(header.to_string()), base64url(claims.to_string()));
+        self.token_of(&header.to_string(), claims.to_string(), with)
+    }
+
+    /// A token of these texts, which may be no JSON at all.
+    pub(crate) fn token_of(&self, header: &str, claims: impl AsRef<[u8]>, with: With<'_>) -> String {
+        let message = format!("{}.{}", base64url(header), base64url(claims));
         let signature = match with {
             With::Nothing => Vec::new(),
             With::Secret(secret) => {
