@@ -1,6 +1,7 @@
 //! Who may read: each credential, on each transport, to both programs through nginx, with the same verdict.
 
 mod ends;
+mod namespaces;
 mod proxy;
 mod secrets;
 mod sessions;

@@ -52,7 +52,8 @@ pub(super) fn run(arguments: &Arguments, config: Option<&Path>) -> Result<(), Fa
     let data = data(&arguments.data)?;
     let event =
         NewEvent::parse(channel, kind, &data, key.as_deref(), exclude.as_deref()).map_err(Failure::input)?;
-    let (bytes, limit) = (data.len(), usize::try_from(settings.event_max).unwrap_or(usize::MAX));
+    let (bytes, limit) =
+        (data.len(), usize::try_from(settings.event_max_on(&event.channel)).unwrap_or(usize::MAX));
     if bytes > limit {
         return Err(Failure::input(RequestError::DataTooLarge { bytes, limit }));
     }

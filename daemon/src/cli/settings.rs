@@ -39,5 +39,8 @@ fn check(config: Option<&Path>) -> Result<(), Failure> {
     if let Some((certificate, key)) = &settings.tls {
         Tls::read(certificate, key).map_err(|problem| Failure::input(format!("{problem:#}")))?;
     }
+    for namespace in settings.describe_namespaces() {
+        super::print(&namespace)?;
+    }
     super::print("the settings are right")
 }

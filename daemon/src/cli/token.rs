@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use everpoll_protocol::Timestamp;
 use everpoll_protocol::access::{self, Algorithm, Patterns};
+use everpoll_protocol::{Timestamp, Tokens};
 use everpoll_settings::{Settings, parse_age};
 
 use super::Failure;
@@ -38,30 +38,54 @@ enum What {
         /// Which key signs; without it the first that can
         #[arg(long, value_name = "KID")]
         key: Option<String>,
+        /// The namespace whose keys sign, such as shop:
+        #[arg(long, value_name = "PREFIX")]
+        namespace: Option<String>,
     },
     /// Say what is in a token, which key has signed it, and until when it is good here, or why it is not
     Explain {
         /// The token; - reads it from standard input
         token: String,
+        /// The namespace that it is for, such as shop:
+        #[arg(long, value_name = "PREFIX")]
+        namespace: Option<String>,
     },
 }
 
 pub(super) fn run(arguments: &Arguments, config: Option<&Path>) -> Result<(), Failure> {
     let settings = super::settings(config)?;
     match &arguments.what {
-        What::Make { channels, valid_for, key } => make(&settings, channels, valid_for, key.as_deref()),
-        What::Explain { token } => explain(&settings, token),
+        What::Make { channels, valid_for, key, namespace } => {
+            make(&settings, &tokens(&settings, namespace.as_deref())?, channels, valid_for, key.as_deref())
+        }
+        What::Explain { token, namespace } => explain(&tokens(&settings, namespace.as_deref())?, token),
     }
 }
 
-fn make(settings: &Settings, channels: &[String], valid_for: &str, key: Option<&str>) -> Result<(), Failure> {
+/// What is said about tokens there.
+fn tokens(settings: &Settings, namespace: Option<&str>) -> Result<Tokens, Failure> {
+    let Some(prefix) = namespace else { return Ok(settings.tokens()) };
+    settings.tokens_in(prefix).ok_or_else(|| {
+        Failure::input(format!(
+            "--namespace {prefix:?} is none with keys of its own; leave it out, or set token_keys there"
+        ))
+    })
+}
+
+fn make(
+    settings: &Settings,
+    tokens: &Tokens,
+    channels: &[String],
+    valid_for: &str,
+    key: Option<&str>,
+) -> Result<(), Failure> {
     Patterns::parse(channels.iter().map(String::as_str)).map_err(Failure::input)?;
     let age = parse_age(valid_for).map_err(|wrong| Failure::input(format!("--for {valid_for:?} {wrong}")))?;
     let longest = settings.token_valid_max;
     let age = age.filter(|age| *age <= longest).ok_or_else(|| {
         Failure::input(format!("--for {valid_for:?} is longer than token_valid_max, {} s", longest.as_secs()))
     })?;
-    let keys = settings.tokens().keys.get();
+    let keys = tokens.keys.get();
     let fits = |id: &str| key.is_none_or(|wanted| wanted == id);
     let signer = keys.iter().find(|key| key.algorithm() == Algorithm::Hs256 && fits(&key.id));
     let signer = signer.ok_or_else(|| {
@@ -82,7 +106,7 @@ fn make(settings: &Settings, channels: &[String], valid_for: &str, key: Option<&
     super::print(&token)
 }
 
-fn explain(settings: &Settings, token: &str) -> Result<(), Failure> {
+fn explain(tokens: &Tokens, token: &str) -> Result<(), Failure> {
     let mut text = token.to_owned();
     if token == "-" {
         text.clear();
@@ -94,7 +118,7 @@ fn explain(settings: &Settings, token: &str) -> Result<(), Failure> {
         super::print(&format!("claims: {claims}"))?;
     }
     let now = server::now();
-    let verified = settings.tokens().verify(token.as_bytes(), now);
+    let verified = tokens.verify(token.as_bytes(), now);
     let verified =
         verified.map_err(|error| Failure::failed(format!("refused: {error} [{}]", error.code())))?;
     let until = verified.grant.until.unwrap_or(now);

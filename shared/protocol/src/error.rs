@@ -108,6 +108,8 @@ pub enum RequestError {
     PublishTooMany { events: usize, limit: usize },
     #[error("event {index} (counted from 0): {source}")]
     InEvent { index: usize, source: Box<Self> },
+    #[error("channel {channel:?}: {source}")]
+    InNamespace { channel: Channel, source: Box<Self> },
     #[error("publishing key is missing or wrong; send it as Authorization: Bearer")]
     PublishKeyWrong,
     #[error(
@@ -247,7 +249,7 @@ impl RequestError {
             | Self::JsonpOff
             | Self::OriginNotAllowed => 403,
             Self::UpgradeRequired | Self::WebSocketVersion => 426,
-            Self::InEvent { source, .. } => source.status(),
+            Self::InEvent { source, .. } | Self::InNamespace { source, .. } => source.status(),
             _ => 400,
         }
     }
@@ -294,7 +296,7 @@ impl RequestError {
             Self::PublishMalformed { .. } => "publish_malformed",
             Self::PublishEmpty => "publish_empty",
             Self::PublishTooMany { .. } => "publish_too_many",
-            Self::InEvent { source, .. } => source.code(),
+            Self::InEvent { source, .. } | Self::InNamespace { source, .. } => source.code(),
             Self::PublishKeyWrong => "publish_key_wrong",
             Self::PublishNotLocal => "publish_not_local",
             Self::PublishChannel { .. } => "publish_channel",

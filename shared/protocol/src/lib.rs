@@ -46,8 +46,8 @@ pub mod upgrade;
 mod wait;
 
 pub use access::{
-    Access, Algorithm, Grant, Live, Pattern, Patterns, Proxies, PublishKey, Publisher, Subnet, TokenKey,
-    Tokens, Verified,
+    Access, Algorithm, Grant, Live, Pattern, Patterns, Proxies, PublishKey, Publisher, SPACE_END, Space,
+    Spaces, Subnet, TokenKey, Tokens, Verified,
 };
 pub use batch::{BATCH_BYTES, BATCH_EVENTS, Batch, Page, Record};
 pub use channel::{Channel, Channels, MAX_CHANNEL_BYTES, MAX_CHANNELS};

@@ -15,8 +15,8 @@ use crate::parameters::Parameters;
 use crate::script::{SCRIPT_HASH, ScriptRequest};
 use crate::{
     Access, Channels, Client, Cursor, Cut, Failure, Form, Fronts, Network, Origins, PublishRequest,
-    PublishSizes, Publisher, Rates, RequestError, Route, Sender, ServeError, Subnet, Timestamp, WaitId,
-    upgrade,
+    PublishSizes, Publisher, Rates, RequestError, Route, Sender, ServeError, Spaces, Subnet, Timestamp,
+    WaitId, upgrade,
 };
 
 /// Longest request target (path and query), in bytes. Longer ones do not pass all proxies anyway: squid, haproxy,
@@ -84,6 +84,8 @@ pub struct Limits {
     pub publish_sizes: PublishSizes,
     /// Who may read.
     pub access: Access,
+    /// Namespaces with readers and sizes of their own.
+    pub spaces: Spaces,
     /// Who may publish.
     pub publisher: Publisher,
     /// Whose word it is whom a request comes from.
@@ -199,7 +201,7 @@ impl Limits {
     #[must_use]
     pub fn after(self, before: &Self) -> Self {
         let same_pages = before.origins == self.origins && (self.jsonp || !before.jsonp);
-        let goes_on = same_pages && before.access.goes_on_under(&self.access);
+        let goes_on = same_pages && before.readers_go_on_under(&self);
         Self {
             judged: before.judged.wrapping_add(u32::from(!goes_on)),
             publisher: self.publisher.after(&before.publisher),
@@ -304,7 +306,8 @@ impl Request {
             (Route::Poll(_), _) => Err(RequestError::MethodNotAllowed { allow: POLL_METHODS }),
             (Route::Publish, "POST") => {
                 let key = limits.publisher.admit(raw.headers, raw.peer_is_local)?;
-                let request = PublishRequest::parse(raw.headers, raw.body, limits.publish_sizes)?;
+                let request = PublishRequest::parse(raw.headers, raw.body, limits.largest_sizes())?;
+                limits.check_sizes(&request.events)?;
                 if let Some(key) = &key {
                     key.check(&request.events)?;
                 }
@@ -360,7 +363,7 @@ impl Request {
         let wait_id = (!wait_id.is_empty()).then(|| WaitId::parse(&wait_id)).transpose()?;
 
         let parameters = Parameters::of(raw)?;
-        let valid_for = limits.access.admit(raw, &parameters, &channels)?;
+        let valid_for = limits.admit(raw, &parameters, &channels)?;
         let head_only = raw.method == "HEAD";
         let mut flavor = parameters.flavor()?;
         let mut websocket_key = None;
@@ -434,6 +437,7 @@ pub(crate) mod tests {
             publish_body_max: 1000,
             publish_sizes: PublishSizes::default(),
             access: Access::Open,
+            spaces: Spaces::default(),
             publisher: Publisher::new(Vec::new(), true),
             fronts: crate::sender::tests::fronts(&["127.0.0.0/8"]),
             rates: Rates::new(None, 0),

@@ -39,7 +39,7 @@ macro_rules! parts {
 const PARTS: &[Part] = parts! {
     listen reuse_port socket_mode database_url redis_url database_connections fallback_workers hold_max padded_hold_max
     heartbeat access access_header access_until_header access_peers access_recheck token_keys token_cookie token_audience
-    token_issuer token_leeway token_valid_max allow_origins jsonp probe demo publish_key publish_keys publish_rate keys_file retain_for
+    token_issuer token_leeway token_valid_max allow_origins jsonp namespaces probe demo publish_key publish_keys publish_rate keys_file retain_for
     retain_count trim_interval trim_batch window_bytes sweep_interval canary_interval catch_up_max connections_max holds_max
     unsent_max head_timeout idle_timeout write_timeout ghost_timeout drain_timeout body_max connections_per_address requests_per_address websockets_per_wait_id forwarded_peers status_peers
     event_max batch_max channels_max poll_body_max head_max

@@ -103,7 +103,7 @@ pub(crate) fn publish_keys(text: &str) -> Result<Vec<NamedKey>, String> {
 fn publish_tables(tables: Table) -> Result<Vec<NamedKey>, String> {
     const FORM: &str =
         "give [publish_keys.NAME] with key = \"…\" and channels = [\"shop-*\"], and rate = 100 if it has one";
-    named(tables, FORM, |_, mut fields| {
+    named(tables, KEYS_MAX, FORM, |_, mut fields| {
         let secret = text_of(&mut fields, "key")?.ok_or("has no key")?;
         let secret = Secret::parse(&secret).map_err(|wrong| format!("has a key that {wrong}"))?;
         let Some(channels) = fields.remove("channels") else {
@@ -139,10 +139,10 @@ pub(crate) fn token_keys(text: &str) -> Result<Vec<TokenKey>, String> {
     token_tables(table(text)?)
 }
 
-fn token_tables(tables: Table) -> Result<Vec<TokenKey>, String> {
+pub(crate) fn token_tables(tables: Table) -> Result<Vec<TokenKey>, String> {
     const FORM: &str = "give [token_keys.KID] with algorithm = \"HS256\" and secret = \"…\", or with algorithm = \"RS256\" \
                         or \"EdDSA\" and public_key_file = \"/…\"";
-    let keys = named(tables, FORM, |id, mut fields| {
+    let keys = named(tables, KEYS_MAX, FORM, |id, mut fields| {
         let name = text_of(&mut fields, "algorithm")?.ok_or("has no algorithm")?;
         let algorithm = Algorithm::parse(&name)
             .ok_or_else(|| format!("has the algorithm {name:?}, which is none of HS256, RS256 and EdDSA"))?;
@@ -170,14 +170,15 @@ fn token_tables(tables: Table) -> Result<Vec<TokenKey>, String> {
 }
 
 /// Goes through tables by name; `parse` returns the fields that it did not take.
-fn named<T>(
+pub(crate) fn named<T>(
     tables: Table,
+    most: usize,
     form: &str,
     parse: impl Fn(&str, Table) -> Result<(Table, T), String>,
 ) -> Result<Vec<(String, T)>, String> {
-    if tables.len() > KEYS_MAX {
+    if tables.len() > most {
         return Err(format!(
-            "has {} keys, the limit is {KEYS_MAX}; take out those that nobody uses",
+            "has {} of them, the limit is {most}; take out those that nobody uses",
             tables.len()
         ));
     }
@@ -199,7 +200,7 @@ fn named<T>(
     Ok(all)
 }
 
-fn text_of(fields: &mut Table, name: &str) -> Result<Option<String>, String> {
+pub(crate) fn text_of(fields: &mut Table, name: &str) -> Result<Option<String>, String> {
     match fields.remove(name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -207,7 +208,7 @@ fn text_of(fields: &mut Table, name: &str) -> Result<Option<String>, String> {
     }
 }
 
-fn table(text: &str) -> Result<Table, String> {
+pub(crate) fn table(text: &str) -> Result<Table, String> {
     text.parse().map_err(|error: toml::de::Error| {
         // Its own text would show the line, and on that may be a key.
         let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));

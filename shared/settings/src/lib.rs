@@ -14,6 +14,7 @@ mod exchange;
 mod keyring;
 mod keys;
 mod listen;
+mod namespaces;
 mod problems;
 mod read;
 mod redis;
@@ -31,6 +32,7 @@ pub use exchange::Exchanged;
 pub use keyring::{KeysFile, NamedKey};
 pub use keys::{KEYS, Key, describe};
 pub use listen::Listen;
+pub use namespaces::Namespace;
 pub use problems::Problems;
 pub use redis::{RedisLogin, RedisPlace, RedisServers, RedisUrl};
 pub use running::{News, Reload, Running};
@@ -96,6 +98,8 @@ pub struct Settings {
     pub allow_origins: Origins,
     /// Whether polls may be answered as a script. Default: no.
     pub jsonp: bool,
+    /// Namespaces with settings of their own. Default: none.
+    pub namespaces: Vec<Namespace>,
     /// Whether the self-test page is served. Default: yes.
     pub probe: bool,
     /// Whether the demo page is served. Default: no.
@@ -223,6 +227,7 @@ impl Default for Settings {
             token_valid_max: Duration::from_secs(24 * 3600),
             allow_origins: Origins::default(),
             jsonp: false,
+            namespaces: Vec::new(),
             probe: true,
             demo: false,
             publish_key: None,
@@ -358,6 +363,9 @@ impl Settings {
             let text = "access is token, and there is no key that could sign one: set token_keys, or put \
                         [token_keys.NAME] into keys_file";
             sources.problems.push(text.into());
+        }
+        if sources.problems.is_empty() {
+            sources.problems.extend(settings.namespace_problems(has_keys));
         }
         if settings.access == Access::Proxy && settings.jsonp {
             let text = "jsonp is on and access is proxy: any page of the web could load what the visitor's cookies allow; \

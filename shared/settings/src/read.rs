@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::source::Sources;
 use crate::value::*;
-use crate::{DatabaseUrl, KeysFile, Listen, MIN_BODY_BYTES, Secret, Settings, keyring};
+use crate::{DatabaseUrl, KeysFile, Listen, MIN_BODY_BYTES, Secret, Settings, keyring, namespaces};
 
 impl Settings {
     /// Takes all keys. What is wrong is among the problems then, and the default stands in its place.
@@ -31,6 +31,7 @@ impl Settings {
             heartbeat: sources.take("heartbeat", seconds(1, 300, 15)).unwrap_or(is.heartbeat),
             allow_origins: sources.take("allow_origins", origins).unwrap_or(is.allow_origins),
             jsonp: sources.take("jsonp", flag).unwrap_or(is.jsonp),
+            namespaces: sources.take("namespaces", namespaces::namespaces).unwrap_or_default(),
             probe: sources.take("probe", flag).unwrap_or(is.probe),
             demo: sources.take("demo", flag).unwrap_or(is.demo),
             access: access.unwrap_or(is.access),

@@ -3,9 +3,10 @@
 use std::hash::{BuildHasher, RandomState};
 
 use everpoll_protocol::{
-    Channel, Fronts, Limits, Live, Patterns, Proxies, PublishSizes, Publisher, Rates, Tokens,
+    Channel, Fronts, Limits, Live, Patterns, Proxies, PublishSizes, Publisher, Rates, TokenKey, Tokens,
 };
 
+use crate::namespaces::Resolved;
 use crate::{Access, NamedKey, Secret, Settings};
 
 impl Settings {
@@ -21,7 +22,8 @@ impl Settings {
             heartbeat: self.heartbeat,
             origins: self.allow_origins.clone(),
             jsonp: self.jsonp,
-            access: self.protocol_access(),
+            access: self.protocol_access(&self.for_all()),
+            spaces: self.spaces(),
             channels_max: self.channels_max as usize,
             poll_body_max: usize::try_from(self.poll_body_max).unwrap_or(usize::MAX),
             publish_body_max: usize::try_from(self.body_max).unwrap_or(usize::MAX),
@@ -38,11 +40,15 @@ impl Settings {
         }
     }
 
-    fn protocol_access(&self) -> everpoll_protocol::Access {
-        match self.access {
-            Access::Open if self.access_is_written => everpoll_protocol::Access::Open,
+    /// How readers are told apart in a namespace, or where there is none.
+    pub(crate) fn protocol_access(&self, space: &Resolved) -> everpoll_protocol::Access {
+        match space.access {
+            Access::Open if space.is_written => everpoll_protocol::Access::Open,
             Access::Open => everpoll_protocol::Access::Here,
-            Access::Token => everpoll_protocol::Access::Token(self.tokens()),
+            Access::Token => everpoll_protocol::Access::Token(match &space.token_keys {
+                Some(keys) => self.tokens_by(keys.clone()),
+                None => self.tokens(),
+            }),
             Access::Proxy => everpoll_protocol::Access::Proxy(Proxies {
                 channels_header: self.access_header.to_ascii_lowercase().into(),
                 until_header: self.access_until_header.to_ascii_lowercase().into(),
@@ -52,13 +58,24 @@ impl Settings {
         }
     }
 
-    /// What they say about tokens.
+    /// What they say about tokens, where a namespace has no keys of its own.
     #[must_use]
     pub fn tokens(&self) -> Tokens {
         let of_file = self.keys_file.iter().flat_map(|file| &file.keys.token);
+        // A name that both have is the file's.
+        self.tokens_by(of_file.chain(&self.token_keys).cloned().collect())
+    }
+
+    /// What they say about tokens in a namespace; `None` where there is no such namespace, or it has no keys of its own.
+    #[must_use]
+    pub fn tokens_in(&self, prefix: &str) -> Option<Tokens> {
+        let keys = self.resolved().remove(prefix)?.token_keys?;
+        Some(self.tokens_by(keys))
+    }
+
+    fn tokens_by(&self, keys: Vec<TokenKey>) -> Tokens {
         Tokens {
-            // A name that both have is the file's.
-            keys: Live::new(of_file.chain(&self.token_keys).cloned().collect()),
+            keys: Live::new(keys),
             cookie: self.token_cookie.as_deref().map(Into::into),
             audience: self.token_audience.as_deref().map(Into::into),
             issuer: self.token_issuer.as_deref().map(Into::into),

@@ -95,7 +95,9 @@ impl Sources {
                     parts.iter().filter_map(toml::Value::as_str).collect::<Vec<_>>().join(" ")
                 }
                 // Its tables are read as they would be from a variable.
-                toml::Value::Table(tables) if key.name.ends_with("_keys") => tables.to_string(),
+                toml::Value::Table(tables) if key.name.ends_with("_keys") || key.name == "namespaces" => {
+                    tables.to_string()
+                }
                 _ => {
                     let example = if key.default == "none" {
                         "a text in quotes".into()

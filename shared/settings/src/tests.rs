@@ -183,6 +183,7 @@ fn defaults_of_the_table_are_those_of_the_program() {
             "token_audience",
             "token_issuer",
             "allow_origins",
+            "namespaces",
             "publish_key",
             "publish_keys",
             "publish_rate",
@@ -207,6 +208,37 @@ fn publishing_keys_are_tables_of_the_file_or_a_variable() {
     assert!(!text.contains("geheim"), "{text}");
     let channel = |name| Channel::parse(name).unwrap();
     assert!(settings.key_for(&channel("shop-1")).is_some() && settings.key_for(&channel("crm")).is_none());
+}
+
+#[test]
+fn namespaces_have_what_is_around_them() {
+    let text = "access = 'token'\n[token_keys.r]\nalgorithm = 'HS256'\nsecret = 'geheim-geheim-geheim-geheim-geheim'\n\
+                [namespaces.'shop:']\nevent_max = '1KiB'\n[namespaces.'shop:'.token_keys.s]\nalgorithm = 'HS256'\n\
+                secret = 'geheim-geheim-geheim-geheim-anders'\n[namespaces.'shop:eu:']\nevent_max = 100\n\
+                [namespaces.'news:']\naccess = 'open'\n";
+    let settings = load(text, &[]).unwrap();
+    assert!(!format!("{settings:?}").contains("geheim"));
+    let max = |name| settings.event_max_on(&Channel::parse(name).unwrap());
+    assert_eq!([max("shop:1"), max("shop:eu:1"), max("news:1"), max("shop")], [1024, 100, 1 << 20, 1 << 20]);
+    let said = settings.describe_namespaces();
+    assert_eq!(said[0], "namespace news:  access: open; event_max: 1048576 bytes");
+    assert_eq!(said[2], "namespace shop:eu:  access: token, with keys of its own: s; event_max: 100 bytes");
+    for (text, says) in [
+        ("[namespaces.shop]\naccess = 'open'", "does not end with \":\""),
+        ("[namespaces.'a,b:']\naccess = 'open'", "begins no channel"),
+        ("[namespaces.'shop:']\naccess = 'closed'", "has an access that"),
+        ("[namespaces.'shop:']\nevent_max = 1", "has an event_max that"),
+        ("[namespaces.'shop:']\nchanel = 'geheim'", "\"chanel\", which is not known"),
+        ("[namespaces.'shop:']\naccess = 'token'", "there is no key that could sign one"),
+        ("jsonp = true\n[namespaces.'shop:']\naccess = 'proxy'", "any page of the web could load"),
+        (
+            "[namespaces.'shop:'.token_keys.k]\nalgorithm = 'HS256'\nsecret = 'geheim-geheim-geheim-geheim-geheim'",
+            "its access is not token",
+        ),
+    ] {
+        let problem = wrong(text, &[]);
+        assert!(problem.contains(says) && !problem.contains("geheim"), "{text}: {problem}");
+    }
 }
 
 #[test]

@@ -26,7 +26,7 @@ mod parser;
 use std::time::Duration;
 
 use everpoll_protocol::{
-    Access, Fronts, Headers, Limits, Origins, PublishSizes, Publisher, Rates, RawRequest, Timestamp,
+    Access, Fronts, Headers, Limits, Origins, PublishSizes, Publisher, Rates, RawRequest, Spaces, Timestamp,
 };
 
 /// A target: its name, which is that of its corpus, and the check.
@@ -72,6 +72,7 @@ fn limits() -> Limits {
         publish_body_max: 20_000,
         publish_sizes: PublishSizes::default(),
         access: Access::Open,
+        spaces: Spaces::default(),
         publisher: Publisher::new(Vec::new(), true),
         fronts: Fronts::new(Vec::new()),
         rates: Rates::new(None, 0),

@@ -10,6 +10,7 @@ mod live;
 mod pattern;
 mod proxy;
 mod publisher;
+mod space;
 mod subnet;
 mod token;
 
@@ -20,13 +21,14 @@ pub use live::Live;
 pub use pattern::{Pattern, Patterns};
 pub use proxy::Proxies;
 pub use publisher::{PublishKey, Publisher};
+pub use space::{SPACE_END, Space, Spaces};
 pub use subnet::Subnet;
 pub use token::{Tokens, Verified, sign, unchecked};
 
 pub(crate) use token::MAX_TOKEN_BYTES;
 
 use crate::parameters::Parameters;
-use crate::{Channels, RawRequest, RequestError, Timestamp};
+use crate::{Channel, RawRequest, RequestError, Timestamp};
 
 /// How readers are told apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,8 +59,8 @@ impl Grant {
     /// # Errors
     ///
     /// [`RequestError::ChannelForbidden`] with the first that may not.
-    pub fn check(&self, channels: &Channels) -> Result<(), RequestError> {
-        match channels.as_slice().iter().find(|channel| !self.channels.matches(channel)) {
+    pub fn check(&self, channels: &[Channel]) -> Result<(), RequestError> {
+        match channels.iter().find(|channel| !self.channels.matches(channel)) {
             None => Ok(()),
             Some(channel) => Err(RequestError::ChannelForbidden { channel: channel.clone() }),
         }
@@ -75,7 +77,7 @@ impl Access {
         &self,
         raw: &RawRequest<'_>,
         parameters: &Parameters,
-        channels: &Channels,
+        channels: &[Channel],
     ) -> Result<Option<Duration>, RequestError> {
         let grant = match self {
             Self::Open => return Ok(None),

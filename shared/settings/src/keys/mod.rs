@@ -12,6 +12,7 @@ mod following;
 mod holds;
 mod limits;
 mod listening;
+mod namespaces;
 mod pages;
 mod publishing;
 mod retention;
@@ -57,6 +58,7 @@ const PARTS: &[&[Key]] = &[
     databases::KEYS,
     holds::KEYS,
     access::KEYS,
+    namespaces::KEYS,
     pages::KEYS,
     publishing::KEYS,
     retention::KEYS,

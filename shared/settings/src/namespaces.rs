@@ -1,0 +1,182 @@
+//! Namespaces: tables `[namespaces."shop:"]`, each with settings of its own for the channels whose names begin so.
+//!
+//! What a newcomer gets wrong: what a namespace does not set, it has from the namespace around it, and that from the settings for
+//! all. So a part of a guarded namespace is guarded, too.
+
+use std::collections::BTreeMap;
+
+use everpoll_protocol::{Channel, Pattern, SPACE_END, Space, Spaces, TokenKey};
+use toml::Value;
+
+use crate::keyring::{self, named, table, text_of};
+use crate::{Access, Settings, value};
+
+/// Most namespaces.
+const SPACES_MAX: usize = 1000;
+
+/// Smallest `event_max`, bytes.
+const MIN_EVENT_BYTES: u64 = 64;
+
+/// One namespace, as it is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// How the names of its channels begin; ends with `:`.
+    pub prefix: Box<str>,
+    /// Who may read.
+    pub access: Option<Access>,
+    /// The keys that sign tokens for it; no others do then.
+    pub token_keys: Option<Vec<TokenKey>>,
+    /// Largest data of an event, bytes.
+    pub event_max: Option<u64>,
+}
+
+/// What holds in a namespace, with what it has from around it.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolved {
+    pub(crate) access: Access,
+    /// `None`: those of the settings for all.
+    pub(crate) token_keys: Option<Vec<TokenKey>>,
+    pub(crate) event_max: u64,
+    /// Whether somebody wrote down who may read, or it is only the default.
+    pub(crate) is_written: bool,
+}
+
+/// Parses the tables that `[namespaces]` has.
+pub(crate) fn namespaces(text: &str) -> Result<Vec<Namespace>, String> {
+    const FORM: &str = "give [namespaces.\"shop:\"] with access, event_max, and tables \
+                        [namespaces.\"shop:\".token_keys.KID]";
+    let all = named(table(text)?, SPACES_MAX, FORM, |prefix, mut fields| {
+        if !prefix.ends_with(SPACE_END) {
+            return Err("does not end with \":\", as namespaces do".into());
+        }
+        Pattern::parse(&format!("{prefix}*")).map_err(|wrong| format!("begins no channel: it {wrong}"))?;
+        let access = text_of(&mut fields, "access")?.map(|text| value::access(&text)).transpose();
+        let access = access.map_err(|wrong| format!("has an access that {wrong}"))?;
+        let token_keys = match fields.remove("token_keys") {
+            None => None,
+            Some(Value::Table(tables)) => Some(
+                keyring::token_tables(tables)
+                    .map_err(|wrong| format!("has token_keys of which it {wrong}"))?,
+            ),
+            Some(_) => return Err("has token_keys that are no tables".into()),
+        };
+        let event_max = match fields.remove("event_max") {
+            None => None,
+            Some(written) => {
+                let parse = value::bytes(MIN_EVENT_BYTES, 1 << 20, "64KiB");
+                let text =
+                    plain(written).ok_or("has an event_max that is neither text nor a whole number")?;
+                Some(parse(&text).map_err(|wrong| format!("has an event_max that {wrong}"))?)
+            }
+        };
+        Ok((fields, (access, token_keys, event_max)))
+    })?;
+    let one = |(prefix, (access, token_keys, event_max)): (String, _)| Namespace {
+        prefix: prefix.into(),
+        access,
+        token_keys,
+        event_max,
+    };
+    Ok(all.into_iter().map(one).collect())
+}
+
+fn plain(value: Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text),
+        Value::Integer(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+impl Settings {
+    /// What holds where there is no namespace.
+    pub(crate) fn for_all(&self) -> Resolved {
+        let (access, event_max, is_written) = (self.access, self.event_max, self.access_is_written);
+        Resolved { access, token_keys: None, event_max, is_written }
+    }
+
+    /// Largest data of an event on this channel, bytes.
+    #[must_use]
+    pub fn event_max_on(&self, channel: &Channel) -> u64 {
+        let around = self.resolved().into_iter().filter(|(prefix, _)| channel.as_str().starts_with(prefix));
+        around
+            .max_by_key(|(prefix, _)| prefix.len())
+            .map_or(self.event_max, |(_, resolved)| resolved.event_max)
+    }
+
+    /// All namespaces in words, one a line, for whoever checks the settings.
+    #[must_use]
+    pub fn describe_namespaces(&self) -> Vec<String> {
+        let one = |(prefix, resolved): (&str, Resolved)| {
+            let access = match (resolved.access, &resolved.token_keys) {
+                (Access::Open, _) => "open".to_owned(),
+                (Access::Proxy, _) => "proxy".to_owned(),
+                (Access::Token, None) => "token, with the keys for all".to_owned(),
+                (Access::Token, Some(keys)) => {
+                    let names: Vec<_> = keys.iter().map(|key| &*key.id).collect();
+                    format!("token, with keys of its own: {}", names.join(", "))
+                }
+            };
+            format!("namespace {prefix}  access: {access}; event_max: {} bytes", resolved.event_max)
+        };
+        self.resolved().into_iter().map(one).collect()
+    }
+
+    /// All namespaces, with what they have from around them.
+    pub(crate) fn resolved(&self) -> BTreeMap<&str, Resolved> {
+        let mut all: BTreeMap<&str, Resolved> = BTreeMap::new();
+        // In this order, what is around is there already.
+        let mut spaces: Vec<_> = self.namespaces.iter().collect();
+        spaces.sort_by_key(|space| space.prefix.len());
+        for space in spaces {
+            let around = all.iter().filter(|(prefix, _)| space.prefix.starts_with(**prefix));
+            let mut resolved = match around.max_by_key(|(prefix, _)| prefix.len()) {
+                Some((_, around)) => around.clone(),
+                None => self.for_all(),
+            };
+            resolved.is_written |= space.access.is_some();
+            resolved.access = space.access.unwrap_or(resolved.access);
+            resolved.event_max = space.event_max.unwrap_or(resolved.event_max);
+            if let Some(keys) = &space.token_keys {
+                resolved.token_keys = Some(keys.clone());
+            }
+            all.insert(&space.prefix, resolved);
+        }
+        all
+    }
+
+    /// What they say to the protocol.
+    pub(crate) fn spaces(&self) -> Spaces {
+        Spaces::new(self.resolved().into_iter().map(|(prefix, resolved)| {
+            let access = self.protocol_access(&resolved);
+            let event_max = usize::try_from(resolved.event_max).unwrap_or(usize::MAX);
+            (prefix.into(), Space { access, event_max })
+        }))
+    }
+
+    /// What is wrong with namespaces beside the settings for all, of which `has_keys` says whether keys of tokens are among them.
+    pub(crate) fn namespace_problems(&self, has_keys: bool) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (prefix, resolved) in self.resolved() {
+            let has_keys = resolved.token_keys.as_ref().map_or(has_keys, |keys| !keys.is_empty());
+            let own = self.namespaces.iter().find(|space| *space.prefix == *prefix);
+            let own_keys = own.is_some_and(|space| space.token_keys.is_some());
+            match resolved.access {
+                Access::Token if !has_keys => problems.push(format!(
+                    "access of the namespace {prefix:?} is token, and there is no key that could sign one: set \
+                     [namespaces.{prefix:?}.token_keys.KID], or token_keys for all"
+                )),
+                Access::Proxy if self.jsonp => problems.push(format!(
+                    "jsonp is on and access of the namespace {prefix:?} is proxy: any page of the web could load what the \
+                     visitor's cookies allow; switch jsonp off"
+                )),
+                Access::Open | Access::Proxy if own_keys => problems.push(format!(
+                    "the namespace {prefix:?} has token_keys, and its access is not token: nobody would have to bring one; set \
+                     access = \"token\" there"
+                )),
+                _ => {}
+            }
+        }
+        problems
+    }
+}
