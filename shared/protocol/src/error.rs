@@ -202,6 +202,16 @@ pub enum RequestError {
     TlsExpected,
 }
 
+/// Why something is not understood, cut to what a person reads: what parsers say repeats what they were given.
+pub(crate) fn brief(why: &impl ToString) -> String {
+    const LONG: usize = 300;
+    let why = why.to_string();
+    match why.char_indices().nth(LONG) {
+        Some((end, _)) => format!("{}\u{2026}", &why[..end]),
+        None => why,
+    }
+}
+
 /// Why a request was not served, by whose fault.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Failure {

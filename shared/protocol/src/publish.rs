@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::error::brief;
 use crate::{Headers, MAX_DATA_BYTES, NewEvent, RequestError};
 
 /// Most events of one publishing request, whatever the settings say, and of one transaction.
@@ -51,14 +52,11 @@ impl PublishRequest {
         sizes: PublishSizes,
     ) -> Result<Self, RequestError> {
         Self::check_content(headers)?;
-        let malformed =
-            |error: serde_json::Error| RequestError::PublishMalformed { reason: error.to_string() };
-        let body = std::str::from_utf8(body)
-            .map_err(|error| RequestError::PublishMalformed { reason: error.to_string() })?;
+        let body = std::str::from_utf8(body).map_err(|error| malformed(&error))?;
         if !body.trim_ascii_start().starts_with('[') {
             return Ok(Self { events: vec![parse_event(body, sizes).map_err(|error| error.0)?] });
         }
-        let parts: Vec<&RawValue> = serde_json::from_str(body).map_err(malformed)?;
+        let parts: Vec<&RawValue> = serde_json::from_str(body).map_err(|error| malformed(&error))?;
         match parts.len() {
             0 => return Err(RequestError::PublishEmpty),
             events if events > sizes.batch_max => {
@@ -101,11 +99,18 @@ pub(crate) fn check_encoding(headers: &dyn Headers) -> Result<(), RequestError> 
     }
 }
 
+fn malformed(why: &impl ToString) -> RequestError {
+    RequestError::PublishMalformed { reason: brief(why) }
+}
+
 struct EventError(RequestError);
 
 fn parse_event(json: &str, sizes: PublishSizes) -> Result<NewEvent, EventError> {
-    let input: EventInput<'_> = serde_json::from_str(json)
-        .map_err(|error| EventError(RequestError::PublishMalformed { reason: error.to_string() }))?;
+    // `serde` would take an array of an event's fields in their order as well.
+    if !json.trim_ascii_start().starts_with('{') {
+        return Err(EventError(malformed(&"it is no object")));
+    }
+    let input: EventInput<'_> = serde_json::from_str(json).map_err(|error| EventError(malformed(&error)))?;
     let bytes = input.data.get().len();
     if bytes > sizes.event_max {
         return Err(EventError(RequestError::DataTooLarge { bytes, limit: sizes.event_max }));
@@ -161,6 +166,9 @@ mod tests {
         assert_eq!(code(r#"{"channel":"c","type":"t"}"#), "publish_malformed");
         assert_eq!(code(r#"{"chanel":"c","type":"t","data":1}"#), "publish_malformed");
         assert_eq!(code(r#"{"channel":"","type":"t","data":1}"#), "channel_empty");
+        assert_eq!(code(r#"[["c","t",1,null,null]]"#), "publish_malformed");
+        let long = format!(r#"{{"{}":1}}"#, "x".repeat(5000));
+        assert!(PublishRequest::parse(&JSON, long.as_bytes(), SIZES).unwrap_err().to_string().len() < 1000);
         let error = PublishRequest::parse(
             &JSON,
             br#"[{"channel":"c","type":"t","data":1},{"channel":"a/b","type":"t","data":1}]"#,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode;
 
 use super::{Grant, Patterns, Subnet};
+use crate::error::brief;
 use crate::{RawRequest, RequestError, Timestamp};
 
 /// What the settings say about access as a web server in front decides.
@@ -32,7 +33,7 @@ impl Proxies {
             None if self.trusts(raw) => raw.headers,
             None => return Err(RequestError::AccessUntrusted),
         };
-        let malformed = |reason: String| RequestError::AccessMalformed { reason };
+        let malformed = |reason: String| RequestError::AccessMalformed { reason: brief(&reason) };
         let channels = says
             .header(&self.channels_header)
             .ok_or_else(|| RequestError::AccessMissing { header: self.channels_header.clone() })?;

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Algorithm, Grant, Live, Patterns, TokenKey, bearer};
+use crate::error::brief;
 use crate::{Headers, RequestError, Timestamp};
 
 /// Longest token, in bytes. More is refused unread.
@@ -98,7 +99,7 @@ impl Tokens {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(RequestError::TokenTooLarge { bytes: token.len() });
         }
-        let malformed = |reason: &str| RequestError::TokenMalformed { reason: reason.into() };
+        let malformed = |reason: &str| RequestError::TokenMalformed { reason: brief(&reason) };
         let mut parts = token.split(|b| *b == b'.');
         let (Some(header), Some(claims), Some(signature), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -108,14 +109,14 @@ impl Tokens {
         let message = &token[..header.len() + 1 + claims.len()];
         let decode =
             |part: &[u8]| URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed("a part is not base64url"));
-        let header: Header = serde_json::from_slice(&decode(header)?)
+        let header: Header = object(&decode(header)?)
             .map_err(|_| malformed("its header is no JSON object with alg, and kid if any as text"))?;
         if header.crit.is_some() {
             return Err(malformed("its header has crit, which is not understood here"));
         }
         let key = self.signer(&header, message, &decode(signature)?)?;
         let claims = decode(claims)?;
-        let claims: Claims<'_> = serde_json::from_slice(&claims)
+        let claims: Claims<'_> = object(&claims)
             .map_err(|error| malformed(&format!("its claims are not as they should be: {error}")))?;
         Ok(Verified { grant: self.grant(&claims, now)?, key })
     }
@@ -143,7 +144,7 @@ impl Tokens {
     }
 
     fn grant(&self, claims: &Claims<'_>, now: Timestamp) -> Result<Grant, RequestError> {
-        let malformed = |reason: String| RequestError::TokenMalformed { reason };
+        let malformed = |reason: String| RequestError::TokenMalformed { reason: brief(&reason) };
         let time = |name: &str, claim: Option<&RawValue>| match claim {
             None => Ok(None),
             Some(value) => match instant(value.get()) {
@@ -207,6 +208,16 @@ pub fn unchecked(token: &str) -> Option<(serde_json::Value, serde_json::Value)> 
     Some((next()?, next()?))
 }
 
+/// Reads a JSON object. `serde` alone would also take an array of the members in their order, and any bytes in members that
+/// nobody asks for.
+fn object<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err("it is no object".into());
+    }
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
 /// Seconds since 1970 with an optional fraction (RFC 7519, "NumericDate").
 fn instant(json: &str) -> Option<Timestamp> {
     let seconds: f64 = json.parse().ok()?;
@@ -253,6 +264,7 @@ mod tests {
             Ok(_) => "ok",
             Err(error) => {
                 assert_eq!(error.status(), 403);
+                assert!(error.to_string().len() < 1000, "{error}");
                 error.code()
             }
         }
@@ -315,6 +327,7 @@ mod tests {
             (json!({"channels": null}), "token_malformed"),
             (json!({"channels": "shop-*"}), "token_malformed"),
             (json!({"channels": ["a*b"]}), "token_malformed"),
+            (json!({"channels": "x".repeat(2000)}), "token_malformed"),
             (json!({"iss": "other"}), "token_issuer"),
             (json!({"iss": null}), "token_issuer"),
             (json!({"aud": "other"}), "token_audience"),
@@ -327,6 +340,25 @@ mod tests {
             }
             assert_eq!(claims_code(&strict, &claims), code, "{change}");
         }
+    }
+
+    #[test]
+    fn claims_are_an_object_in_utf_8() {
+        let tokens = tokens();
+        assert_eq!(claims_code(&tokens, &json!([NOW + 60, null, ["*"], null, null])), "token_malformed");
+        let sign = |claims: &[u8]| {
+            let message = format!(
+                "{}.{}",
+                URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#),
+                URL_SAFE_NO_PAD.encode(claims)
+            );
+            let signature = tokens.keys.get()[0].sign(message.as_bytes()).unwrap();
+            format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+        };
+        let claims = format!(r#"{{"exp":{},"channels":["*"],"x":"?"}}"#, NOW + 60);
+        assert_eq!(code_with(&tokens, &sign(claims.as_bytes())), "ok");
+        let claims: Vec<u8> = claims.bytes().map(|b| if b == b'?' { 0xff } else { b }).collect();
+        assert_eq!(code_with(&tokens, &sign(&claims)), "token_malformed");
     }
 
     #[test]
@@ -344,6 +376,7 @@ mod tests {
             (&good[..good.len() - 3], "token_signature"),
             (&mixed, "token_signature"),
             (&"x".repeat(4097), "token_too_large"),
+            (&with_header(&json!(["HS256", "new", null])), "token_malformed"),
         ] {
             assert_eq!(code_with(&tokens(), token), code, "{token}");
         }
