@@ -92,15 +92,39 @@ impl fmt::Display for DatabaseUrl {
         let Some((scheme, rest)) = self.0.split_once("://").filter(|_| self.is_postgres()) else {
             return f.write_str(&self.0);
         };
-        // A password may itself contain an '@' that nobody encoded: the last one ends it.
-        let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-        let rest = rest.split_once('?').map_or(rest, |(rest, _)| rest);
-        write!(f, "{scheme}://{rest}")
+        match (rest.rfind('@'), rest.find('?')) {
+            // Nobody can tell whether a password before the host has a '?', or one among the parameters an '@'.
+            (Some(at), Some(parameters)) if parameters < at => write!(f, "{scheme}://(hidden)"),
+            (at, parameters) => {
+                // A password may itself contain an '@' that nobody encoded: the last one ends it.
+                let host = &rest[at.map_or(0, |at| at + 1)..parameters.unwrap_or(rest.len())];
+                write!(f, "{scheme}://{host}")
+            }
+        }
     }
 }
 
 impl fmt::Debug for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn url_is_shown_without_what_may_be_a_password() {
+        for (url, shown) in [
+            ("postgres://app:p@ss@db1,db2/site?user=x", "postgres://db1,db2/site"),
+            ("postgres://db/site?password=p@ss", "postgres://(hidden)"),
+            ("postgres://app:p?s@db/site", "postgres://(hidden)"),
+            ("postgresql://db", "postgresql://db"),
+            ("sqlite:/var/lib/a@b", "sqlite:/var/lib/a@b"),
+        ] {
+            assert_eq!(DatabaseUrl::new(url).to_string(), shown);
+            assert_eq!(format!("{:?}", DatabaseUrl::new(url)), shown);
+        }
     }
 }
