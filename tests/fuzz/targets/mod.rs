@@ -9,15 +9,19 @@
 
 #![allow(dead_code, reason = "each fuzz target uses its own part")]
 
+pub(crate) mod access;
 pub(crate) mod cgi;
 pub(crate) mod cursor;
 pub(crate) mod eventsource;
 pub(crate) mod fastcgi;
+pub(crate) mod frames;
 pub(crate) mod handshake;
 pub(crate) mod http;
 pub(crate) mod publish;
 mod replies;
 pub(crate) mod request;
+pub(crate) mod settings;
+pub(crate) mod token;
 
 #[path = "../../harness/sse/parser.rs"]
 #[allow(unreachable_pub, reason = "it is the harness' own, where others use it")]
@@ -33,7 +37,7 @@ use everpoll_protocol::{
 pub(crate) type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub(crate) const ALL: [Target; 8] = [
+pub(crate) const ALL: [Target; 12] = [
     ("http", http::check),
     ("request", request::check),
     ("publish", publish::check),
@@ -42,6 +46,10 @@ pub(crate) const ALL: [Target; 8] = [
     ("fastcgi", fastcgi::check),
     ("eventsource", eventsource::check),
     ("handshake", handshake::check),
+    ("token", token::check),
+    ("access", access::check),
+    ("settings", settings::check),
+    ("frames", frames::check),
 ];
 
 /// A request of this machine over a connection that cannot be upgraded.
