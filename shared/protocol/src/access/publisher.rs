@@ -169,15 +169,17 @@ impl Publisher {
         if self.had_keys || !keys.is_empty() {
             return presented(headers, &keys).map(Some);
         }
+        // What is empty says nothing: CGI hosts leave it out.
+        let header = |name| headers.header(name).filter(|value| !value.trim_ascii().is_empty());
         let local = peer_is_local
             && self.listens_locally
-            && headers.header("forwarded").is_none()
+            && header("forwarded").is_none()
             && ["x-forwarded-for", "x-real-ip"].iter().all(|name| {
-                headers.header(name).is_none_or(|all| {
+                header(name).is_none_or(|all| {
                     all.split(|b| *b == b',').all(|address| is_local_address(address.trim_ascii()))
                 })
             })
-            && headers.header("origin").is_none_or(|origin| is_local_origin(&origin));
+            && header("origin").is_none_or(|origin| is_local_origin(&origin));
         if local { Ok(None) } else { Err(RequestError::PublishNotLocal) }
     }
 }
@@ -323,6 +325,7 @@ mod tests {
         assert!(!admit(&[("x-forwarded-for", "127.0.0.1, 192.0.2.7")]));
         assert!(!admit(&[("x-real-ip", "192.0.2.7")]));
         assert!(!admit(&[("forwarded", "for=127.0.0.1")]));
+        assert!(admit(&[("forwarded", ""), ("x-real-ip", " "), ("origin", "")]));
         assert!(admit(&[("origin", "http://localhost:8377")]));
         assert!(admit(&[("origin", "http://[::1]:8377")]));
         assert!(!admit(&[("origin", "http://localhost.example")]));
