@@ -26,6 +26,7 @@ pub struct Request {
     version: &'static str,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
+    instead: Option<Vec<u8>>,
 }
 
 /// A GET of this target, such as `/e/cheese?last_event_id=7`.
@@ -46,6 +47,7 @@ pub fn request(method: &str, target: &str) -> Request {
         version: "HTTP/1.1",
         headers: Vec::new(),
         body: Vec::new(),
+        instead: None,
     }
 }
 
@@ -89,6 +91,13 @@ impl Request {
         self
     }
 
+    /// Sends these bytes instead, which need not be a request.
+    #[must_use]
+    pub fn instead(mut self, bytes: Vec<u8>) -> Self {
+        self.instead = Some(bytes);
+        self
+    }
+
     /// The target.
     pub fn target(&self) -> &str {
         &self.target
@@ -96,6 +105,9 @@ impl Request {
 
     /// The bytes that are sent.
     pub fn bytes(&self) -> Vec<u8> {
+        if let Some(bytes) = &self.instead {
+            return bytes.clone();
+        }
         let has = |name: &str| self.headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
         let mut head = format!("{} {} {}\r\n", self.method, self.target, self.version);
         let http11 = self.version == "HTTP/1.1";

@@ -5,6 +5,7 @@
 //! and the program never sees it, [`EXCEPTIONS`] says so, and the test fails as soon as that is no longer true.
 
 mod cases;
+mod drawn;
 mod dressed;
 mod essence;
 mod streams;

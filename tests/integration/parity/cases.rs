@@ -12,7 +12,7 @@ pub(super) struct Case {
 }
 
 /// Channels as they stand in a path.
-const CHANNELS: &[(&str, &str)] = &[
+pub(super) const CHANNELS: &[(&str, &str)] = &[
     ("one", "cheese"),
     ("two", "wine,cheese"),
     ("twice", "cheese,cheese"),
@@ -63,7 +63,7 @@ const CHANNELS: &[(&str, &str)] = &[
 ];
 
 /// Cursors as they stand in a query.
-const CURSORS: &[&str] = &[
+pub(super) const CURSORS: &[&str] = &[
     "",
     "now",
     "NOW",
@@ -111,7 +111,7 @@ const CURSORS: &[&str] = &[
 ];
 
 /// Further parameters.
-const PARAMETERS: &[&str] = &[
+pub(super) const PARAMETERS: &[&str] = &[
     "_=1406125522123",
     "unknown=%FF&x&=&&&=1",
     "last_event_id=0&last_event_id=x",
@@ -158,16 +158,16 @@ const PARAMETERS: &[&str] = &[
 ];
 
 /// What follows the channels in the path.
-const WAIT_IDS: &[&str] = &[
+pub(super) const WAIT_IDS: &[&str] = &[
     "/", "/w", "/me", "/you", "/%2F", "/a%20b", "/%C3%A4", "/%FF", "/%0A", "/%00", "/a/b", "/a/", "//",
     "/w;x", "/w,x",
 ];
 
 /// Methods beside GET.
-const METHODS: &[&str] = &["HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "get", "FOO"];
+pub(super) const METHODS: &[&str] = &["HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "get", "FOO"];
 
 /// Paths that are not a poll's, or hardly.
-const PATHS: &[&str] = &[
+pub(super) const PATHS: &[&str] = &[
     "/e",
     "/e/",
     "/e?last_event_id=0",
@@ -193,7 +193,7 @@ const PATHS: &[&str] = &[
 ];
 
 /// Bodies of a POST to a poll.
-const BODIES: &[(&str, &str, &str)] = &[
+pub(super) const BODIES: &[(&str, &str, &str)] = &[
     ("form", "application/x-www-form-urlencoded", "last_event_id=0&envelope=1"),
     ("form with charset", "application/x-www-form-urlencoded; charset=utf-8", "last_event_id=0"),
     ("form with plus", "application/x-www-form-urlencoded", "last_event_id=+0+"),
@@ -221,7 +221,7 @@ const BODIES: &[(&str, &str, &str)] = &[
 ];
 
 /// Bodies of a POST to /publish that publish nothing, or what is there.
-const PUBLISHES: &[(&str, &str, &str)] = &[
+pub(super) const PUBLISHES: &[(&str, &str, &str)] = &[
     ("known key", "application/json", r#"{"channel":"50%","type":"t","data":0,"key":"k1"}"#),
     (
         "known key twice",

@@ -6,7 +6,7 @@ use everpoll_tests::http::{self, Request};
 use super::cases::Cases;
 
 /// Parameters of polls, each for one that has news and is answered at once.
-const PARAMETERS: &[&str] = &[
+pub(super) const PARAMETERS: &[&str] = &[
     "ct=text",
     "ct=text&envelope=1",
     "ct=",
