@@ -1,11 +1,13 @@
 //! What a held poll costs in nginx, which stands in front of the daemon: with the shipped configuration, and with smaller
-//! pools and buffers.
+//! pools and buffers, and what these make of large answers.
 //!
 //! Each client has been answered three times: what nginx took for an answer and does not give back is in it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use everpoll_tests::{Address, Daemon, Fallback, Sqlite, TestDir, WebServer};
+use serde_json::json;
 
 use crate::Scale;
 use crate::load;
@@ -27,17 +29,43 @@ const TUNINGS: [(&str, &str); 5] = [
     ),
 ];
 
+/// A large answer: so many events, each with so many bytes.
+const LARGE: (usize, usize) = (100, 1000);
+
+/// Over so many connections large answers are asked for.
+const ASKING: usize = 16;
+
+/// What was measured with one set of directives.
+struct Cost {
+    /// Bytes for each held poll.
+    nginx: f64,
+    daemon: f64,
+    /// Large answers a second.
+    answers: f64,
+}
+
 /// Runs it and returns the table.
 pub(crate) fn run(scale: &Scale) -> Table {
     let clients = scale.held / 2;
-    let columns = ["bytes for each held poll", "nginx", "daemon behind it"];
+    let columns = ["bytes for each held poll", "nginx", "daemon behind it", "large answers a second"];
     let mut table = Table::new(&format!("Memory of nginx at {clients} held polls"), &columns);
-    for (name, directives) in TUNINGS {
-        let costs: Vec<_> = (0..scale.runs).map(|_| measure(directives, clients)).collect();
-        let [nginx, daemon] =
-            [0, 1].map(|at| costs.iter().map(|cost: &[f64; 2]| cost[at]).collect::<Vec<_>>());
-        table.row(name, [spread(&nginx, 0), spread(&daemon, 0)]);
+    // In turns, so that what else the machine does meets all alike.
+    let mut costs: Vec<Vec<Cost>> = TUNINGS.iter().map(|_| Vec::new()).collect();
+    for _ in 0..scale.runs {
+        for ((_, directives), costs) in TUNINGS.iter().zip(&mut costs) {
+            costs.push(measure(directives, clients, scale.time));
+        }
     }
+    for ((name, _), costs) in TUNINGS.iter().zip(&costs) {
+        let all = |figure: fn(&Cost) -> f64| costs.iter().map(figure).collect::<Vec<_>>();
+        let memory = [all(|cost| cost.nginx), all(|cost| cost.daemon)].map(|bytes| spread(&bytes, 0));
+        let [nginx, daemon] = memory;
+        table.row(*name, [nginx, daemon, spread(&all(|cost| cost.answers), 0)]);
+    }
+    table.note(format!(
+        "A large answer has {} events of {} bytes; {ASKING} connections ask for it again and again.",
+        LARGE.0, LARGE.1
+    ));
     table.note("The processes' own memory, less what they had with ten clients.");
     table
 }
@@ -69,8 +97,7 @@ impl Site for Proxied {
     }
 }
 
-/// Bytes for each poll, in nginx and in the daemon.
-fn measure(directives: &str, clients: usize) -> [f64; 2] {
+fn measure(directives: &str, clients: usize, time: Duration) -> Cost {
     let (log, sockets) = (Sqlite::new(), TestDir::new());
     let mut daemon = Daemon::on(log.url())
         .setting("EVERPOLL_HOLD_MAX", 3600)
@@ -91,7 +118,16 @@ fn measure(directives: &str, clients: usize) -> [f64; 2] {
         memory()
     };
     let runtime = load::runtime();
-    let _all = events(&runtime, &site, Transport::LongPoll, clients);
+    let all = events(&runtime, &site, Transport::LongPoll, clients);
     let now = memory();
-    [0, 1].map(|at| (now[at] as f64 - base[at] as f64) / clients as f64)
+    let [nginx_bytes, daemon_bytes] = [0, 1].map(|at| (now[at] as f64 - base[at] as f64) / clients as f64);
+    drop(all);
+    let event = json!({"channel": "large", "type": "made", "data": "x".repeat(LARGE.1)}).to_string();
+    for _ in 0..LARGE.0 {
+        daemon.publish(&event);
+    }
+    let request = load::poll("large", "browser", "last_event_id=0&flavor=short-poll");
+    let pace = load::closed_loop(&runtime, nginx.address(), ASKING, &request, 200, time);
+    assert_eq!(pace.refused, 0, "each is answered with 200");
+    Cost { nginx: nginx_bytes, daemon: daemon_bytes, answers: pace.per_second }
 }
