@@ -103,7 +103,9 @@ fn cut_shortens_the_holds_of_its_network_and_of_no_other() {
 fn network_is_known_behind_nginx_and_nobody_speaks_for_another() {
     let (store, directory) = (Store::sqlite(), TestDir::new());
     let began = Instant::now();
-    let daemon = daemon(&store).at(&Address::Unix(directory.join("daemon.sock"))).start();
+    // The clients are of this machine as well, and no web servers.
+    let daemon = daemon(&store).setting("EVERPOLL_FORWARDED_PEERS", "none");
+    let daemon = daemon.at(&Address::Unix(directory.join("daemon.sock"))).start();
     let fallback = Fallback::on(store.url()).start();
     let nginx = WebServer::nginx(daemon.address(), fallback.address());
     // From another network of this machine, with what a client may claim.

@@ -180,6 +180,8 @@ fn trafficserver(places: &Places<'_>) -> Command {
         ("http.server_ports", "STRING @PORT@:ip-in=127.0.0.1"),
         ("http.transaction_no_activity_timeout_in", "INT @LIMIT@"),
         ("http.transaction_no_activity_timeout_out", "INT @LIMIT@"),
+        // Else the host is that behind it, and pages of its own would be those of another host.
+        ("url_remap.pristine_host_hdr", "INT 1"),
         // Whoever starts it.
         ("admin.user_id", "STRING #-1"),
     ] {
