@@ -2,12 +2,14 @@
 //!
 //! [`handshake`] is about how it begins, [`conformance`] about every frame that a client may or may not send.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use everpoll_tests::http::{self, Address};
 use everpoll_tests::websocket::{Frame, Received, opcode};
-use everpoll_tests::{Daemon, Sqlite, TestDir, WebServer, WebSocket, wait};
+use everpoll_tests::{Daemon, Sqlite, TestDir, WebServer, WebSocket, wait, websocket};
 use serde_json::{Value, json};
 
 use crate::site::{Site, Store};
@@ -317,6 +319,56 @@ fn reader_that_takes_nothing_is_closed_and_the_others_go_on() {
     for expected in &ids[seen.len()..] {
         assert_eq!(id(&again.expect("made")), *expected);
     }
+}
+
+/// Ends both ways of a connection when it is dropped, and with them the threads that use it.
+struct Hangup<'a>(&'a TcpStream);
+
+impl Drop for Hangup<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
+#[test]
+fn flood_of_pings_makes_nobody_else_wait() {
+    let log = Sqlite::new();
+    let daemon = Daemon::on(log.url()).start();
+    let target = "/e/cheese?last_event_id=0&flavor=websocket";
+    let mut others: Vec<_> = (0..8).map(|_| WebSocket::open(daemon.address(), target)).collect();
+    for other in &mut others {
+        other.expect("everpoll:hello");
+    }
+    let Address::Tcp(at) = daemon.address() else { panic!("it listens at a TCP port") };
+    let flood = TcpStream::connect(at).expect("it listens");
+    let handshake = websocket::request("/e/ham?flavor=websocket").bytes();
+    let (pings, taken) = (Frame::new(opcode::PING, "").masked().repeat(20_000), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let _hangup = Hangup(&flood);
+        scope.spawn(|| {
+            let sent = (&flood).write_all(&handshake);
+            while sent.is_ok() && (&flood).write_all(&pings).is_ok() {}
+        });
+        // It takes all that is answered, so that the daemon always has something to read.
+        scope.spawn(|| {
+            let mut some = vec![0; 64 * 1024];
+            while let Ok(read @ 1..) = (&flood).read(&mut some) {
+                taken.fetch_add(read, Ordering::Relaxed);
+            }
+        });
+        let wait_for_more = || {
+            let more = taken.load(Ordering::Relaxed) + 500_000;
+            wait::until("it floods", wait::PATIENCE, || taken.load(Ordering::Relaxed) > more);
+        };
+        wait_for_more();
+        for _ in 0..20 {
+            let published = daemon.publish(r#"{"channel":"cheese","type":"made","data":1}"#);
+            for other in &mut others {
+                assert_eq!(id(&other.expect("made")), published[0]);
+            }
+        }
+        wait_for_more();
+    });
 }
 
 fn daemon_id(daemon: &mut Daemon) -> u32 {

@@ -19,6 +19,9 @@ use crate::transport::feed::{Follower, Found, LastWritten};
 use crate::transport::{Connection, eventsource, frame, websocket};
 use crate::visitors::Visit;
 
+/// How often a WebSocket is read in a row. One that still has more is left to a task, which gives way to others.
+const READS: usize = 16;
+
 impl Attendant {
     /// Begins a stream; `false` when that is a task's affair.
     pub(super) fn begin_stream(
@@ -153,7 +156,7 @@ impl Attendant {
 
     /// What a stream's client sends is a sign of life, and else of no interest.
     pub(super) fn listen(&mut self, server: &Arc<Server>, entry: u32) {
-        loop {
+        for reads in 1.. {
             let Some(Parked { socket, state: State::Held(holding), .. }) = self.parked(entry) else { return };
             let What::Stream(Streaming { follower, passed_over, asked }) = &mut holding.what else { return };
             let is_websocket = follower.wire() == Wire::Frames;
@@ -175,6 +178,9 @@ impl Attendant {
             }
             *asked = None;
             match frame::read(&some[..read]) {
+                _ if reads == READS => {
+                    return self.stream_to_task(server, entry, Bytes::new(), some[..read].to_vec());
+                }
                 frame::Read::Reply(reply) if reply.is_empty() => {}
                 frame::Read::Reply(reply) => self.write_news(server, entry, reply.into(), &mut None),
                 frame::Read::Else => {
