@@ -247,7 +247,7 @@ async fn greet(stream: TcpStream, visit: Visit, server: &Server) -> Option<Strea
     match tls.greet(stream, server.rules().patience.head).await {
         Greeting::Secured(secured) => Some(Stream::Tls(secured, visit)),
         Greeting::Plain(stream) => {
-            if let Read::Refuse(bytes) = refusal(&RequestError::TlsExpected) {
+            if let Read::Refuse(bytes) = refusal(RequestError::TlsExpected) {
                 refuse(&Stream::Tcp(stream, visit), &bytes, server).await;
             }
             None
@@ -408,11 +408,10 @@ async fn read_request(stream: &Stream, buffer: &mut Vec<u8>, server: &Server) ->
             }
             Ok(Parsed::Other) => return Read::Other,
             Ok(Parsed::Partial) => {}
-            Err(error) => return refusal(&error),
+            Err(error) => return refusal(error),
         }
         if !readable_until(deadline, stream).await {
-            COUNTS.hit(Limit::HeadTime);
-            return refusal(&head::timeout(server.rules().patience.head));
+            return refusal(head::timeout(server.rules().patience.head));
         }
         if read_some(stream, buffer).is_err() {
             return Read::Close;
@@ -462,9 +461,9 @@ pub(crate) fn too_many(
     to_bytes(&reply, connection)
 }
 
-fn refusal(error: &RequestError) -> Read {
-    COUNTS.error(error.code());
-    let reply = Reply::request_error(error, false);
+fn refusal(error: RequestError) -> Read {
+    let reply = Reply::request_error(&error, false);
+    COUNTS.failure(&error.into());
     Read::Refuse(to_bytes(&reply, Connection { keep_alive: false, http10: false }))
 }
 

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use everpoll_protocol::{Failure, Flavor, PollRequest, RequestError, ServeError};
+use everpoll_protocol::{Failure, Flavor, PollRequest};
 use tracing::warn;
 
 use crate::hub::lock;
@@ -124,11 +124,17 @@ pub(crate) enum Limit {
     Unsent,
     HeadTime,
     WriteTime,
+    Head,
+    PollBody,
+    PublishBody,
+    Channels,
+    EventData,
+    Batch,
 }
 
 impl Limit {
     /// All of them with their names and what happens; the place of each is its number.
-    pub(crate) const ALL: [(Self, &'static str, &'static str); 11] = [
+    pub(crate) const ALL: [(Self, &'static str, &'static str); 17] = [
         (Self::Connections, "connections_max", "new connections are sent away with 503"),
         (
             Self::ConnectionsPerAddress,
@@ -144,7 +150,19 @@ impl Limit {
         (Self::Unsent, "unsent_max", "slow clients with large replies are cut off"),
         (Self::HeadTime, "head_timeout", "clients that do not send their request are answered with 408"),
         (Self::WriteTime, "write_timeout", "clients that do not take their reply are cut off"),
+        (Self::Head, "head_max", "requests with larger heads are answered with 431"),
+        (Self::PollBody, "poll_body_max", "polls with larger bodies are answered with 413"),
+        (Self::PublishBody, "body_max", "publishes with larger bodies are answered with 413"),
+        (Self::Channels, "channels_max", "polls for more channels are answered with 400"),
+        (Self::EventData, "event_max", "publishes with larger data are answered with 413"),
+        (Self::Batch, "batch_max", "publishes with more events are answered with 400"),
     ];
+}
+
+impl Limit {
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, known, _)| *known == name).map(|(limit, ..)| *limit)
+    }
 }
 
 impl Counts {
@@ -204,14 +222,9 @@ impl Counts {
 
     /// A request was not taken in.
     pub(crate) fn failure(&self, failure: &Failure) {
-        self.error(match failure {
-            Failure::Request(error) => error.code(),
-            Failure::Serve(error) => error.code(),
-        });
-        match failure {
-            Failure::Request(RequestError::PublishRate { .. }) => self.hit(Limit::PublishRate),
-            Failure::Serve(ServeError::TooManyRequests) => self.hit(Limit::RequestsPerAddress),
-            _ => {}
+        self.error(failure.code());
+        if let Some(limit) = failure.limit().and_then(Limit::named) {
+            self.hit(limit);
         }
     }
 

@@ -168,8 +168,9 @@ async fn respond_to_protocol(
     let body = match read_body(body, limit, keep, patience).await {
         Ok(body) => body,
         Err(error) => {
-            COUNTS.error(error.code());
-            return (Reply::request_error(&error, head_only), false);
+            let reply = Reply::request_error(&error, head_only);
+            COUNTS.failure(&error.into());
+            return (reply, false);
         }
     };
     let parsed = {

@@ -14,6 +14,7 @@ use everpoll_protocol::{
 };
 use everpoll_settings::Settings;
 
+use crate::counts::COUNTS;
 use crate::look::Look;
 use crate::outage::Outage;
 use crate::strain::Strain;
@@ -117,6 +118,12 @@ impl Answers {
         Limits::clone(&self.limits.get())
     }
 
+    /// Whether the log's database is not known to be away.
+    #[must_use]
+    pub fn log_works(&self) -> bool {
+        !self.outage.is_known()
+    }
+
     /// Judges all requests from now on by these.
     pub fn exchange(&self, limits: Limits) {
         self.limits.set(limits);
@@ -155,13 +162,24 @@ impl Answers {
         let raw = described.with_body(body);
         let limits = self.limits.get();
         Err(match Request::receive(&raw, &limits, limits.fronts.sender_of(&raw)) {
-            Ok(Request::Poll(request)) => return Ok(Asked::Poll(Box::new(request))),
+            Ok(Request::Poll(request)) => {
+                COUNTS.polls.add(1);
+                return Ok(Asked::Poll(Box::new(request)));
+            }
             Ok(Request::Publish(request)) => {
+                COUNTS.publishes.add(1);
                 return Ok(Asked::Publish { request, head_only: described.head_only() });
             }
-            Ok(Request::Options { allow, form }) => Reply::options(allow, &form),
-            Ok(Request::Script(request)) => Reply::script(request),
+            Ok(Request::Options { allow, form }) => {
+                COUNTS.others.add(1);
+                Reply::options(allow, &form)
+            }
+            Ok(Request::Script(request)) => {
+                COUNTS.others.add(1);
+                Reply::script(request)
+            }
             Err(failure) => {
+                COUNTS.failure(&failure);
                 let reconnect_in = || self.reconnect_in(Reconnect::ShortPoll, load);
                 Reply::refused(&failure, &raw, &limits, reconnect_in)
             }
@@ -215,7 +233,7 @@ impl Answers {
             asked = rest;
             let events: Vec<_> = now.iter().flat_map(|asked| asked.events()).cloned().collect();
             let alone = now.len() == 1 || now.iter().any(|asked| asked.poll().is_some());
-            let published = (!alone).then(|| self.with_log(|| log.publish(&events)));
+            let published = (!alone).then(|| self.append(log, &events));
             match published {
                 Some(Ok(ids)) => {
                     let mut ids = ids.as_slice();
@@ -249,6 +267,7 @@ impl Answers {
 
     /// Answers a request that is not served.
     pub fn refuse(&self, failure: &Failure, load: u32, head_only: bool) -> Reply {
+        COUNTS.failure(failure);
         Reply::failure(failure, || self.reconnect_in(Reconnect::ShortPoll, load), head_only)
     }
 
@@ -276,6 +295,9 @@ impl Answers {
         let Step::Reply(answer) = poll.handle(input, request.wait_id.as_ref(), Instant::now()) else {
             return None;
         };
+        if let Err(error) = page {
+            COUNTS.error(error.code());
+        }
         let hold = u32::try_from(self.limits.get().hold_max.as_secs()).unwrap_or(u32::MAX);
         Some(answer.reply(request, hold, now(), |reconnect| self.reconnect_in(reconnect, load)))
     }
@@ -286,7 +308,11 @@ impl Answers {
     }
 
     fn publish(&self, log: &mut Log, request: &PublishRequest) -> Result<Reply, Failure> {
-        self.with_log(|| log.publish(&request.events)).map(|ids| Reply::published(&ids))
+        self.append(log, &request.events).map(|ids| Reply::published(&ids))
+    }
+
+    fn append(&self, log: &mut Log, events: &[NewEvent]) -> Result<Vec<u64>, Failure> {
+        self.with_log(|| log.publish(events)).inspect(|ids| COUNTS.published.add(ids.len()))
     }
 
     /// Asks the log, unless its database is known to be down.

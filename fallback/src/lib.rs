@@ -7,17 +7,20 @@
 //! - [`fastcgi`]: records, connections, and the loop that owns them.
 //! - [`answer`] and [`outage`]: from a request to its reply, and what to do while the database is down.
 //! - `look`: one look at the log that answers many polls.
+//! - `counts` and `status`: what is counted, and where it is told.
 //!
 //! It never holds a request. A poll is answered with what there is, and with a delay after which to come back.
 
 pub mod answer;
 mod arguments;
 pub mod cgi;
+mod counts;
 pub mod fastcgi;
 mod look;
 pub mod outage;
 mod reload;
 mod start;
+mod status;
 mod strain;
 pub mod variables;
 

@@ -20,6 +20,7 @@ use crate::fastcgi::listener::Listener;
 use crate::fastcgi::responder::Responder;
 use crate::fastcgi::server::{self, Limits};
 use crate::reload::{self, Served};
+use crate::status;
 use crate::variables::{Environment, Variables};
 
 /// Files that are open besides connections: the databases', the loop's own.
@@ -152,6 +153,8 @@ fn fastcgi(arguments: &Arguments, inherited: Option<Listener>) -> ExitCode {
         settings.database_url
     );
     let responder = Arc::new(Responder::new(answers, settings.head_timeout.as_secs()));
+    // Its file goes with it.
+    let _status = status::serve(&settings, responder.clone());
     let limits = Live::new(limits);
     let running = Served { responder: responder.clone(), limits: limits.clone(), show };
     if let Err(error) = reload::follow(settings, arguments, local, running, hangups) {

@@ -66,6 +66,8 @@ mod drain;
 mod eventsource;
 /// Programs that die in front of a thousand pages.
 mod failover;
+/// What the fallback counts and tells, and to whom.
+mod fallback_status;
 /// Everything breaks, in random order.
 mod faults;
 /// Thousands who lose their daemon at once.

@@ -16,6 +16,7 @@ use tracing::debug;
 
 use super::params::Params;
 use super::receiver::{Incoming, Receiver, Request, Waiting};
+use crate::counts::COUNTS;
 
 /// Reads of one turn.
 const READS_PER_TURN: usize = 16;
@@ -192,6 +193,9 @@ impl Connection {
             return Turn::Wait;
         }
         let receives = self.phase == Phase::Open && self.out.is_empty();
+        if self.is_sending() {
+            COUNTS.hit("write_timeout");
+        }
         match self.receiver.give_up().filter(|_| receives) {
             Some(request) => {
                 self.phase = Phase::Busy;

@@ -14,6 +14,8 @@ use everpoll_settings::Listen;
 use rustix::stdio::stdin;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::counts::COUNTS;
+
 /// How many connections the kernel keeps until they are accepted. It cuts this to its own limit
 /// (`net.core.somaxconn` on Linux). After the daemon's death a web server opens thousands at once.
 pub(super) const BACKLOG: i32 = 4096;
@@ -135,6 +137,7 @@ impl Listener {
             if let (Some(peers), Some(peer)) = (&self.peers, peer)
                 && !peers.contains(&peer.ip().to_canonical())
             {
+                COUNTS.hit("FCGI_WEB_SERVER_ADDRS");
                 continue;
             }
             socket.set_nonblocking(true)?;
@@ -144,6 +147,17 @@ impl Listener {
             }
             return Ok(socket);
         }
+    }
+
+    /// The same socket for a thread that waits for nothing else.
+    ///
+    /// # Errors
+    ///
+    /// When the process has no descriptor left.
+    pub(crate) fn blocking(&self) -> io::Result<Socket> {
+        let socket = self.socket.try_clone()?;
+        socket.set_nonblocking(false)?;
+        Ok(socket)
     }
 
     /// Removes the socket's file, if there is one, so that nobody else connects. Returns whether those who have

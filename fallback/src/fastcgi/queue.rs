@@ -19,6 +19,7 @@ use mio::Waker;
 use super::later::Later;
 use super::receiver::Request;
 use super::service::Service;
+use crate::counts::COUNTS;
 
 /// Most requests that share a look. It takes a moment to understand and answer so many; more are work for two.
 const LOOK_MAX: usize = 64;
@@ -161,6 +162,7 @@ impl<S: Service> Queue<S> {
         let share = (waiting / self.jobs_max() as f64).max(wait / FULL_WAIT.as_secs_f64());
         jobs.load.rise(share * 1000.0, now);
         jobs.load.add(taken as f64 * 1000.0 / FULL_RETURN);
+        jobs.tell();
         self.call(&mut jobs, now);
     }
 
@@ -245,6 +247,7 @@ impl<S: Service> Queue<S> {
             jobs.busy -= done.len() + left.len();
             jobs.note(done.len(), took);
             left.into_iter().for_each(|own| jobs.later.push(own));
+            jobs.tell();
         }
         self.send(done);
     }
@@ -256,6 +259,7 @@ impl<S: Service> Queue<S> {
             jobs.owners -= 1;
             jobs.busy -= done.len();
             jobs.note(done.len(), took);
+            jobs.tell();
         }
         self.send(done);
     }
@@ -295,6 +299,11 @@ impl<S: Service> Queue<S> {
 impl<S: Service> Jobs<S> {
     fn waiting(&self) -> usize {
         self.fresh.len() + self.later.len()
+    }
+
+    /// Tells how many requests are in hand.
+    fn tell(&self) {
+        COUNTS.in_hand.set(self.waiting() + self.busy);
     }
 
     /// Whether this thread stands among the idle workers.

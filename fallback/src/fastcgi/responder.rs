@@ -10,6 +10,7 @@ use super::params::{PARAMS_MAX, Params};
 use super::receiver::{Fault, PARAMS_BYTES_MAX, Request};
 use super::service::Service;
 use crate::answer::{Answers, Asked, Same};
+use crate::counts::COUNTS;
 use crate::variables::Variables;
 
 /// Answers requests that came by FastCGI.
@@ -91,7 +92,14 @@ impl Service for Responder {
             Fault::BodyTimeout => {
                 Failure::Request(RequestError::BodyTimeout { seconds: BODY_PATIENCE.as_secs() })
             }
-            Fault::NoMemory | Fault::Overloaded => Failure::Serve(ServeError::Overloaded),
+            Fault::NoMemory => {
+                COUNTS.hit("requests_memory");
+                Failure::Serve(ServeError::Overloaded)
+            }
+            Fault::Overloaded => {
+                COUNTS.hit("requests_waiting");
+                Failure::Serve(ServeError::Overloaded)
+            }
             Fault::Panicked => Failure::Serve(ServeError::Internal),
         };
         self.answers.refuse(&failure, load, false).to_cgi()

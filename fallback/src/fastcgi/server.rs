@@ -29,6 +29,7 @@ use super::receiver::{Fault, Receiver, Request};
 use super::record;
 use super::service::Service;
 use super::worker;
+use crate::counts::COUNTS;
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -144,6 +145,7 @@ impl<S: Service> Server<S> {
         signals: UnixStream,
     ) -> io::Result<Self> {
         let limits = live.get();
+        COUNTS.connections_max.set(limits.connections);
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let queue = Arc::new(Queue::new(limits.waiting, limits.workers, waker));
@@ -198,7 +200,7 @@ impl<S: Service> Server<S> {
                 }
             }
             let now = Instant::now();
-            let Limits { idle, params, write, waiting, memory, .. } = *self.limits.get();
+            let Limits { idle, params, write, waiting, memory, connections, .. } = *self.limits.get();
             let patience = Patience { idle, params, write };
             let shared = Shared { patience, body_max: &body_max, stopping: self.stop_at.is_some(), now };
             self.take_replies(&shared);
@@ -210,6 +212,7 @@ impl<S: Service> Server<S> {
                 swept = now;
                 self.queue.limit(waiting);
                 self.budget.limit(memory);
+                COUNTS.connections_max.set(connections);
                 // The limit may have been raised.
                 self.may_accept = true;
                 self.sweep(&shared);
@@ -302,6 +305,7 @@ impl<S: Service> Server<S> {
             let Some(listener) = &self.listener else { return };
             if self.open() >= self.limits.get().connections {
                 self.may_accept = false;
+                COUNTS.hit("connections_max");
                 return;
             }
             match listener.accept() {
@@ -348,6 +352,7 @@ impl<S: Service> Server<S> {
         // What it has sent already comes as the first event.
         let receiver = Receiver::new(self.budget.clone(), self.limits.get().connections);
         self.connections[index] = Some(Connection::new(socket, receiver, shared));
+        COUNTS.connections.set(self.open());
     }
 
     fn advance(&mut self, shared: &Shared<'_>) {
@@ -385,6 +390,7 @@ impl<S: Service> Server<S> {
                 self.may_accept |= self.open() >= self.limits.get().connections;
                 self.connections[index] = None;
                 self.free.push(index);
+                COUNTS.connections.set(self.open());
             }
         }
     }

@@ -223,7 +223,47 @@ pub enum Failure {
     Serve(#[from] ServeError),
 }
 
+impl Failure {
+    /// The name of this error for programs: it never changes.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Request(error) => error.code(),
+            Self::Serve(error) => error.code(),
+        }
+    }
+
+    /// The setting whose limit the request is above, if it is above one.
+    pub fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::Request(error) => error.limit(),
+            Self::Serve(ServeError::TooManyRequests) => Some("requests_per_address"),
+            Self::Serve(ServeError::TooManyConnections) => Some("connections_per_address"),
+            Self::Serve(_) => None,
+        }
+    }
+}
+
+/// Bodies of polls may be allowed so much, in bytes, and those of publishing requests always are allowed more.
+const POLL_BODY_MOST: usize = 1 << 20;
+
 impl RequestError {
+    fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::TooManyChannels { .. } => Some("channels_max"),
+            Self::DataTooLarge { .. } => Some("event_max"),
+            Self::PublishTooMany { .. } => Some("batch_max"),
+            Self::PublishRate { .. } => Some("publish_rate"),
+            // Nothing is taken in there, by no setting.
+            Self::BodyTooLarge { limit: 0 } => None,
+            Self::BodyTooLarge { limit: ..=POLL_BODY_MOST } => Some("poll_body_max"),
+            Self::BodyTooLarge { .. } => Some("body_max"),
+            Self::HeadTooLarge { .. } => Some("head_max"),
+            Self::HeadTimeout { .. } => Some("head_timeout"),
+            Self::InEvent { source, .. } | Self::InNamespace { source, .. } => source.limit(),
+            _ => None,
+        }
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         match self {

@@ -37,7 +37,7 @@ macro_rules! parts {
 
 /// All keys but those of `tls`, which are two of one value.
 const PARTS: &[Part] = parts! {
-    listen reuse_port socket_mode database_url redis_url database_connections fallback_workers hold_max padded_hold_max
+    listen fallback_status reuse_port socket_mode database_url redis_url database_connections fallback_workers hold_max padded_hold_max
     heartbeat access access_header access_until_header access_peers access_recheck token_keys token_cookie token_audience
     token_issuer token_leeway token_valid_max allow_origins jsonp namespaces probe demo publish_key publish_keys publish_rate keys_file retain_for
     retain_count trim_interval trim_batch window_bytes sweep_interval canary_interval catch_up_max connections_max holds_max

@@ -52,6 +52,8 @@ pub const MIN_BODY_BYTES: u64 = 1024 * 1024 + 64 * 1024;
 pub struct Settings {
     /// Where the daemon listens. Default: 127.0.0.1:8377.
     pub listen: Listen,
+    /// Where the fallback tells its metrics. Default: nowhere.
+    pub fallback_status: Option<Listen>,
     /// Whether a daemon may take the place of another at the same address. Default: no.
     pub reuse_port: bool,
     /// Permissions of a unix socket that a program makes, 0–0o777. Default: 0o660.
@@ -204,6 +206,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: Listen::Tcp { host: "127.0.0.1".into(), port: 8377 },
+            fallback_status: None,
             reuse_port: false,
             socket_mode: 0o660,
             tls: None,

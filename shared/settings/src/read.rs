@@ -13,6 +13,7 @@ impl Settings {
         let access = sources.take("access", access);
         Self {
             listen: sources.take("listen", Listen::parse).unwrap_or(is.listen),
+            fallback_status: sources.take("fallback_status", address).unwrap_or(is.fallback_status),
             reuse_port: sources.take("reuse_port", flag).unwrap_or(is.reuse_port),
             socket_mode: sources.take("socket_mode", mode).unwrap_or(is.socket_mode),
             tls: tls(sources),

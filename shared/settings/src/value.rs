@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use everpoll_protocol::{Origins, Rate, Subnet};
 
-use crate::{Access, LogFormat, RedisUrl};
+use crate::{Access, Listen, LogFormat, RedisUrl};
 
 /// A whole number of `unit` from `low` to `high`.
 pub(crate) fn number(unit: &str, low: u32, high: u32, example: u32) -> impl Fn(&str) -> Result<u32, String> {
@@ -49,6 +49,14 @@ pub(crate) fn duration(
         duration
             .filter(|duration| (low..=high).contains(duration))
             .ok_or_else(|| format!("is out of range; {advice}"))
+    }
+}
+
+/// An address, or none.
+pub(crate) fn address(text: &str) -> Result<Option<Listen>, String> {
+    match text {
+        "none" => Ok(None),
+        _ => Listen::parse(text).map(Some),
     }
 }
 

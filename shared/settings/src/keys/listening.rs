@@ -15,6 +15,18 @@ pub(super) const KEYS: &[Key] = &[
         live: false,
     },
     Key {
+        name: "fallback_status",
+        variable: "EVERPOLL_FALLBACK_STATUS",
+        default: "none",
+        form: "none, host:port, or unix:/path",
+        meaning: "Where the fallback tells its metrics under FastCGI: GET /metrics, by HTTP, for status_peers. Clients cannot ask \
+                  there, since they come by FastCGI.",
+        advice: "An address that no web server passes on. Of several processes with the same settings the first one gets it. \
+                 Plain CGI has none.",
+        secret: false,
+        live: false,
+    },
+    Key {
         name: "reuse_port",
         variable: "EVERPOLL_REUSE_PORT",
         default: "false",
