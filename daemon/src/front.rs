@@ -400,7 +400,7 @@ enum Read {
 async fn read_request(stream: &Stream, buffer: &mut Vec<u8>, server: &Server) -> Read {
     let deadline = Instant::now() + server.rules().patience.head;
     loop {
-        match head::parse(buffer, server.rules().patience.head_max) {
+        match head::parse(buffer, server.rules().limits.head_max) {
             Ok(Parsed::Poll(head)) => {
                 let (read, length) = (parse(&head, stream, server), head.length);
                 buffer.drain(..length);

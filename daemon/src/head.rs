@@ -5,13 +5,10 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use everpoll_protocol::{Headers, MAX_TARGET_BYTES, RequestError, Route};
+use everpoll_protocol::{Headers, MAX_HEAD_FIELDS, MAX_TARGET_BYTES, RequestError, Route};
 
 /// The usual largest head, in bytes; what is kept of a client's chatter, too.
 pub(crate) const HEAD_MAX: usize = 16 * 1024;
-
-/// Most header fields.
-pub(crate) const FIELDS_MAX: usize = 100;
 
 /// What the bytes read so far are.
 pub(crate) enum Parsed<'a> {
@@ -53,7 +50,7 @@ impl Headers for Fields<'_> {
 /// [`RequestError::HeadMalformed`], [`RequestError::HeadTooLarge`] or [`RequestError::TargetTooLong`]; the connection
 /// is of no use any more then.
 pub(crate) fn parse(bytes: &[u8], limit: usize) -> Result<Parsed<'_>, RequestError> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut fields = [httparse::EMPTY_HEADER; MAX_HEAD_FIELDS];
     let mut request = httparse::Request::new(&mut fields);
     let length = match request.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
@@ -122,7 +119,7 @@ pub(crate) fn timeout(patience: Duration) -> RequestError {
 }
 
 fn too_large(limit: usize) -> RequestError {
-    RequestError::HeadTooLarge { limit, fields: FIELDS_MAX }
+    RequestError::HeadTooLarge { limit, fields: MAX_HEAD_FIELDS }
 }
 
 #[cfg(test)]

@@ -36,8 +36,6 @@ pub(crate) struct Patience {
     pub(crate) idle: Duration,
     /// Between two pieces of a reply that the client takes.
     pub(crate) write: Duration,
-    /// Largest head of a request, in bytes.
-    pub(crate) head_max: usize,
     /// Most connections at once.
     pub(crate) connections_max: usize,
     /// Most connections of one address, or requests that are held for it over those of a web server in front.
@@ -62,7 +60,6 @@ impl Patience {
             body: BODY_PATIENCE,
             idle: settings.idle_timeout,
             write: settings.write_timeout,
-            head_max: usize::try_from(settings.head_max).unwrap_or(usize::MAX),
             connections_max,
             // Nobody takes more than half.
             per_address: (settings.connections_per_address as usize).min(connections_max.div_ceil(2)),

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use everpoll_protocol::{
-    Failure, Flavor, Headers, RawRequest, Reconnect, Reply, Request, RequestError, Route, Sender, ServeError,
+    Failure, Flavor, Headers, MAX_HEAD_FIELDS, RawRequest, Reconnect, Reply, Request, RequestError, Route,
+    Sender, ServeError,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
@@ -20,7 +21,6 @@ use hyper::{Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::timeout;
 
-use crate::head::FIELDS_MAX;
 use crate::metrics::{COUNTS, Way, page};
 use crate::pages;
 use crate::server::{self, Counted, Server};
@@ -39,8 +39,8 @@ pub(crate) async fn serve(stream: Stream, before: Vec<u8>, server: &Arc<Server>)
         .timer(TokioTimer::new())
         .header_read_timeout(server.rules().patience.head)
         // Heads may be that large; bodies are read in pieces.
-        .max_buf_size((2 * server.rules().patience.head_max).max(BUFFER_MIN))
-        .max_headers(FIELDS_MAX)
+        .max_buf_size((2 * server.rules().limits.head_max).max(BUFFER_MIN))
+        .max_headers(MAX_HEAD_FIELDS)
         .serve_connection(
             TokioIo::new(Rewound::new(before, stream, Some(server.rules().patience.write))),
             service,

@@ -161,6 +161,10 @@ impl Answers {
         let described = Described::new(variables);
         let raw = described.with_body(body);
         let limits = self.limits.get();
+        let (bytes, fields) = described.head();
+        if let Err(error) = limits.check_head(bytes, fields) {
+            return Err(self.refuse(&error.into(), load, described.head_only()));
+        }
         Err(match Request::receive(&raw, &limits, limits.fronts.sender_of(&raw)) {
             Ok(Request::Poll(request)) => {
                 COUNTS.polls.add(1);

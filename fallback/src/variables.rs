@@ -19,6 +19,10 @@ pub trait Variables {
     /// The variable's value, if it is set.
     fn variable(&self, name: &str) -> Option<Cow<'_, [u8]>>;
 
+    /// How many bytes the header fields have that came from the client, as HTTP/1.1 writes them, and how many there are. What the
+    /// web server joined is one.
+    fn fields(&self) -> (usize, usize);
+
     /// The variable's value, or nothing.
     fn text(&self, name: &str) -> Cow<'_, [u8]> {
         self.variable(name).unwrap_or_default()
@@ -39,6 +43,22 @@ impl Variables for Environment {
     fn variable(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         self.0.get(name.as_bytes()).map(|value| Cow::Borrowed(value.as_slice()))
     }
+
+    fn fields(&self) -> (usize, usize) {
+        count_fields(self.0.iter().map(|(name, value)| (name.as_slice(), value.as_slice())))
+    }
+}
+
+/// What [`Variables::fields`] says of these names and values.
+pub(crate) fn count_fields<'a>(variables: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> (usize, usize) {
+    let of_client = |(name, value): (&[u8], &[u8])| {
+        let length = match name {
+            b"CONTENT_TYPE" | b"CONTENT_LENGTH" if !value.is_empty() => name.len(),
+            _ => name.strip_prefix(b"HTTP_")?.len(),
+        };
+        Some(length + b": ".len() + value.len() + b"\r\n".len())
+    };
+    variables.filter_map(of_client).fold((0, 0), |(bytes, fields), length| (bytes + length, fields + 1))
 }
 
 /// What the variables say of a request, ready to be parsed with a body.
@@ -76,6 +96,13 @@ impl<'a> Described<'a> {
     /// The request target.
     pub fn target(&self) -> &[u8] {
         &self.target
+    }
+
+    /// How large the head of the request was, in bytes, and how many fields it had. The web server may have left some out.
+    pub fn head(&self) -> (usize, usize) {
+        let line = self.method.len() + self.target.len() + "  HTTP/1.1\r\n".len();
+        let (bytes, fields) = self.variables.fields();
+        (line + bytes + b"\r\n".len(), fields)
     }
 
     /// Whether only the head of a reply is wanted.

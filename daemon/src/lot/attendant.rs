@@ -429,7 +429,7 @@ impl Attendant {
 
 /// The poll or the stream that was read, if it is complete, nothing follows it, and no padding is wanted.
 fn simple(bytes: &[u8], socket: &Socket, server: &Server) -> Option<Simple> {
-    let Ok(Parsed::Poll(head)) = head::parse(bytes, server.rules().patience.head_max) else { return None };
+    let Ok(Parsed::Poll(head)) = head::parse(bytes, server.rules().limits.head_max) else { return None };
     if head.length != bytes.len() {
         return None;
     }

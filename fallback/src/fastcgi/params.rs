@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use thiserror::Error;
 
-use crate::variables::Variables;
+use crate::variables::{Variables, count_fields};
 
 /// Most variables of one request. Web servers send some twenty, and one for each header.
 pub const PARAMS_MAX: usize = 1000;
@@ -75,6 +75,10 @@ impl Variables for Params {
             joined.extend_from_slice(value);
         }
         Some(joined)
+    }
+
+    fn fields(&self) -> (usize, usize) {
+        count_fields(self.pairs())
     }
 }
 

@@ -10,8 +10,9 @@ use super::budget::{Budget, Charge};
 use super::params::{Params, ParamsError};
 use super::record::{self, BODY_BYTES, HEADER_BYTES, Header, Kind, ProtocolStatus, RecordError};
 
-/// Most bytes of all variables of one request together.
-pub const PARAMS_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes of all variables of one request together: four times the largest head that the settings allow, since web servers
+/// send a target up to three times.
+pub const PARAMS_BYTES_MAX: usize = 256 * 1024;
 
 /// Most bytes of an `FCGI_GET_VALUES` that are looked at; there are three names to ask for.
 const VALUES_BYTES_MAX: usize = 1024;

@@ -6,8 +6,8 @@ use everpoll_log::Log;
 use everpoll_protocol::{Failure, Reply, RequestError, ServeError};
 
 use super::connection::BODY_PATIENCE;
-use super::params::{PARAMS_MAX, Params};
-use super::receiver::{Fault, PARAMS_BYTES_MAX, Request};
+use super::params::Params;
+use super::receiver::{Fault, Request};
 use super::service::Service;
 use crate::answer::{Answers, Asked, Same};
 use crate::counts::COUNTS;
@@ -78,9 +78,7 @@ impl Service for Responder {
 
     fn refuse(&self, fault: Fault, load: u32) -> Vec<u8> {
         let failure = match fault {
-            Fault::ParamsTooLarge => {
-                Failure::Request(RequestError::HeadTooLarge { limit: PARAMS_BYTES_MAX, fields: PARAMS_MAX })
-            }
+            Fault::ParamsTooLarge => Failure::Request(self.answers.limits().head_too_large()),
             Fault::ParamsMalformed => {
                 let reason = "the web server's FastCGI parameters cannot be read".to_owned();
                 Failure::Request(RequestError::HeadMalformed { reason })

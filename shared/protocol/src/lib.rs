@@ -63,7 +63,9 @@ pub use publish::{MAX_PUBLISH_EVENTS, PublishRequest, PublishSizes};
 pub use rate::{Rate, Rates};
 pub use readiness::WakeupPath;
 pub use reply::{Form, Head, Reply, UNCACHED};
-pub use request::{Flavor, Headers, Limits, MAX_TARGET_BYTES, Pad, PollRequest, RawRequest, Request, Tab};
+pub use request::{
+    Flavor, Headers, Limits, MAX_HEAD_FIELDS, MAX_TARGET_BYTES, Pad, PollRequest, RawRequest, Request, Tab,
+};
 pub use script::{SCRIPT_HASH, ScriptRequest, content_hash};
 pub use sender::{Client, Fronts, Sender};
 pub use steer::{HOLDER_ELSEWHERE, Steering};

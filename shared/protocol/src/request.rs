@@ -23,6 +23,9 @@ use crate::{
 /// Apache and nginx stop between 8,000 and 16,000.
 pub const MAX_TARGET_BYTES: usize = 8192;
 
+/// Most fields of a request's head.
+pub const MAX_HEAD_FIELDS: usize = 100;
+
 /// How often a padded hold sends a space when the client does not say. Proxies that cut what is silent were seen to wait
 /// for 20 s and more.
 const PAD_BEAT: Duration = Duration::from_secs(10);
@@ -74,6 +77,8 @@ pub struct Limits {
     pub origins: Origins,
     /// Whether a poll may be answered as a script.
     pub jsonp: bool,
+    /// The largest head of a request, in bytes.
+    pub head_max: usize,
     /// Most channels that one request may name, at most [`MAX_CHANNELS`](crate::MAX_CHANNELS).
     pub channels_max: usize,
     /// The largest body of a poll, in bytes: it holds the same parameters as a query.
@@ -231,6 +236,24 @@ impl Limits {
     /// [`ServeError::TooManyRequests`].
     pub fn count(&self, sender: Sender, now: Timestamp) -> Result<(), ServeError> {
         self.rates.take(sender.client(), now).map_err(|_| ServeError::TooManyRequests)
+    }
+
+    /// Checks a head of so many bytes, with so many fields.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::HeadTooLarge`].
+    pub fn check_head(&self, bytes: usize, fields: usize) -> Result<(), RequestError> {
+        match bytes <= self.head_max && fields <= MAX_HEAD_FIELDS {
+            true => Ok(()),
+            false => Err(self.head_too_large()),
+        }
+    }
+
+    /// What is wrong with a head that is larger.
+    #[must_use]
+    pub fn head_too_large(&self) -> RequestError {
+        RequestError::HeadTooLarge { limit: self.head_max, fields: MAX_HEAD_FIELDS }
     }
 
     /// Whether this sender, over a connection from `peer`, may see how the daemon does. What a web server passes on is its client's
@@ -441,6 +464,7 @@ pub(crate) mod tests {
             publisher: Publisher::new(Vec::new(), true),
             fronts: crate::sender::tests::fronts(&["127.0.0.0/8"]),
             rates: Rates::new(None, 0),
+            head_max: 16 * 1024,
             status_peers: Vec::new(),
             judged: 0,
         }

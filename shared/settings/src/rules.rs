@@ -24,6 +24,7 @@ impl Settings {
             jsonp: self.jsonp,
             access: self.protocol_access(&self.for_all()),
             spaces: self.spaces(),
+            head_max: usize::try_from(self.head_max).unwrap_or(usize::MAX),
             channels_max: self.channels_max as usize,
             poll_body_max: usize::try_from(self.poll_body_max).unwrap_or(usize::MAX),
             publish_body_max: usize::try_from(self.body_max).unwrap_or(usize::MAX),

@@ -76,6 +76,7 @@ fn limits() -> Limits {
         origins: Origins::parse("https://shop.example http://[::1]:8080").expect("two origins"),
         jsonp: true,
         channels_max: 64,
+        head_max: 16 * 1024,
         poll_body_max: 64 * 1024,
         publish_body_max: 20_000,
         publish_sizes: PublishSizes::default(),

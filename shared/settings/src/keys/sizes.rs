@@ -48,7 +48,7 @@ pub(super) const KEYS: &[Key] = &[
         variable: "EVERPOLL_HEAD_MAX",
         default: "16KiB",
         form: "bytes, plain or with KiB, MiB or GiB, 4KiB to 64KiB",
-        meaning: "Largest head of a request to the daemon, cookies included. Those to the fallback are the web server's affair.",
+        meaning: "Largest head of a request, cookies included. To the fallback it counts what the web server passes on of it.",
         advice: "Too low: visitors with many cookies are refused with 431. Too high: each connection may take that much \
                  memory for head_timeout.",
         secret: false,
