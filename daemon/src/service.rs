@@ -179,7 +179,7 @@ async fn respond_to_protocol(
         let received = match publishes {
             true => Request::receive(&raw, &server.rules().limits, sender),
             // It is counted already.
-            false => Request::parse_of(&raw, &server.rules().limits, sender).map_err(Failure::from),
+            false => Request::parse_of(&raw, &server.rules().limits, sender),
         };
         received.map_err(|failure| {
             COUNTS.failure(&failure);

@@ -451,10 +451,10 @@ fn simple(bytes: &[u8], socket: &Socket, server: &Server) -> Option<Simple> {
         return Some(Simple::Refused(front::too_many(error, &raw, connection, server), connection));
     }
     match Request::parse_of(&raw, &server.rules().limits, sender) {
-        Ok(Request::Poll(request)) if is_stream(&request) => {
+        Ok(Request::Poll(request)) if is_stream(&request) && !request.came_too_early() => {
             Some(Simple::Stream(request, connection, sender.client()))
         }
-        Ok(Request::Poll(request)) if request.pad.is_none() => {
+        Ok(Request::Poll(request)) if !is_stream(&request) && request.pad.is_none() => {
             Some(Simple::Poll(Held::new(request, connection, server)))
         }
         _ => {

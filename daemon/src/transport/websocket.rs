@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use everpoll_protocol::{Ended, Place, PollRequest, Reconnect};
+use everpoll_protocol::{AFTER_STALE_ACCESS, Ended, Place, PollRequest, Reconnect, ServeError};
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -37,6 +37,13 @@ type Socket = WebSocketStream<Rewound>;
 /// Serves a WebSocket until one of the two ends it.
 pub(crate) async fn serve(stream: Stream, before: Vec<u8>, server: &Server, request: PollRequest) {
     let Some(head) = head(&request) else { return };
+    if request.came_too_early() {
+        if stream.send(head.as_bytes(), &server.rules().patience).await.is_ok() {
+            let mut socket = socket(stream, before, server).await;
+            finish(&mut socket, stale()).await;
+        }
+        return;
+    }
     // In this order: who has seen the head misses nothing that is published from now on.
     let mut feed = Feed::begin(server, request);
     if stream.send(head.as_bytes(), &server.rules().patience).await.is_ok() {
@@ -223,6 +230,13 @@ fn farewell(server: &Server, why: Ended) -> CloseFrame {
         Ended::Draining => close(code, &format!("reconnect_in={reconnect_in}")),
         _ => close(code, &format!("reconnect_in={reconnect_in} {}", why.reason())),
     }
+}
+
+/// The web server in front is soon to ask again.
+fn stale() -> CloseFrame {
+    let error = ServeError::AccessStale;
+    COUNTS.failure(&error.into());
+    close(CloseCode::Again, &format!("reconnect_in={AFTER_STALE_ACCESS} {}", error.code()))
 }
 
 fn close(code: CloseCode, reason: &str) -> CloseFrame {

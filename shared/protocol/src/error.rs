@@ -1,7 +1,8 @@
 //! What can go wrong, sorted by whose fault it is.
 //!
 //! [`RequestError`] is the sender's: a status of 4xx, and repeating the same request does not help. [`ServeError`] is
-//! ours or a backend's: 5xx, or 429 where it is what others from the same address do; the same request may well succeed later.
+//! ours or a backend's: 5xx, or 429 where it came too early or is what others from the same address do; the same request may well
+//! succeed later.
 
 use thiserror::Error;
 
@@ -406,6 +407,10 @@ pub enum ServeError {
         "too many connections come from this address; come back as x-ps-reconnect-in says, nothing is lost (connections_per_address)"
     )]
     TooManyConnections,
+    #[error(
+        "what the web server in front says about what may be read is over, and it is soon to ask again; come back as x-ps-reconnect-in says, nothing is lost"
+    )]
+    AccessStale,
     #[error("the log has not the layout that this version needs; the operator runs: everpoll migrate")]
     NotMigrated,
     #[error("the server stops; come back as x-ps-reconnect-in says, nothing is lost")]
@@ -420,7 +425,7 @@ impl ServeError {
         match self {
             Self::Internal => 500,
             Self::LogFull => 507,
-            Self::TooManyRequests | Self::TooManyConnections => 429,
+            Self::TooManyRequests | Self::TooManyConnections | Self::AccessStale => 429,
             _ => 503,
         }
     }
@@ -434,6 +439,7 @@ impl ServeError {
             Self::Overloaded => "overloaded",
             Self::TooManyRequests => "too_many_requests",
             Self::TooManyConnections => "too_many_connections",
+            Self::AccessStale => "access_stale",
             Self::NotMigrated => "not_migrated",
             Self::Draining => "draining",
             Self::Internal => "internal",

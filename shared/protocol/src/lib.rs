@@ -68,7 +68,7 @@ pub use request::{
 };
 pub use script::{SCRIPT_HASH, ScriptRequest, content_hash};
 pub use sender::{Client, Fronts, Sender};
-pub use steer::{HOLDER_ELSEWHERE, Steering};
+pub use steer::{AFTER_STALE_ACCESS, HOLDER_ELSEWHERE, Steering};
 pub use stream::{Ended, Stream, Wire};
 pub use target::{Route, cgi_target};
 pub use timestamp::Timestamp;

@@ -123,7 +123,8 @@ impl Reply {
             && request.flavor == Flavor::EventSource
         {
             // A browser would give up for good on any status but 200.
-            return Answer::Error(*error).reply(&request, 0, raw.now, |_| reconnect_in());
+            let seconds = after(*error, reconnect_in);
+            return Answer::Error(*error).reply(&request, 0, raw.now, |_| seconds);
         }
         let reply = Self::failure(failure, reconnect_in, raw.method == "HEAD");
         let dress = Dress::of(raw, limits).shared();
@@ -163,7 +164,7 @@ impl Reply {
     pub fn failure(failure: &Failure, reconnect_in: impl FnOnce() -> u32, head_only: bool) -> Self {
         match failure {
             Failure::Request(error) => Self::request_error(error, head_only),
-            Failure::Serve(error) => Self::serve_error(*error, reconnect_in(), head_only),
+            Failure::Serve(error) => Self::serve_error(*error, after(*error, reconnect_in), head_only),
         }
     }
 
@@ -379,6 +380,14 @@ impl Reply {
         if !self.head_only {
             out.extend_from_slice(&self.body);
         }
+    }
+}
+
+/// When to come back after this.
+fn after(error: ServeError, reconnect_in: impl FnOnce() -> u32) -> u32 {
+    match error {
+        ServeError::AccessStale => steer::AFTER_STALE_ACCESS,
+        _ => reconnect_in(),
     }
 }
 

@@ -163,7 +163,7 @@ pub struct PollRequest {
     pub cursor: Cursor,
     /// Whether it may be held.
     pub flavor: Flavor,
-    /// How long from now on it may read; `None` is without end.
+    /// How long from now on it may read; `None` is without end. Nothing at all where it [came too early](Self::came_too_early).
     pub valid_for: Option<Duration>,
     /// [`Limits::judged`] when it was let in. Under a higher one, what is held ends, and its client has to ask again.
     pub judged: u32,
@@ -273,6 +273,12 @@ impl Limits {
 }
 
 impl PollRequest {
+    /// Whether its right is [over for a moment](ServeError::AccessStale), so that nothing may be read for it.
+    #[must_use]
+    pub fn came_too_early(&self) -> bool {
+        self.valid_for == Some(Duration::ZERO)
+    }
+
     /// In which form the reply is wanted.
     pub fn form(&self) -> Form {
         Form { envelope: self.envelope, head_only: self.head_only, dress: self.dress.clone() }
@@ -285,7 +291,7 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// [`ServeError::TooManyRequests`], or what is wrong with it.
+    /// [`ServeError::TooManyRequests`], or as [`parse_of`](Self::parse_of).
     pub fn receive(raw: &RawRequest<'_>, limits: &Limits, sender: Sender) -> Result<Self, Failure> {
         let publishes = raw.method == "POST" && Route::of(raw.target) == Route::Publish;
         if !publishes {
@@ -295,24 +301,34 @@ impl Request {
         if publishes && parsed.is_err() {
             limits.count(sender, raw.now)?;
         }
-        Ok(parsed?)
+        parsed
     }
 
-    /// Parses a request.
+    /// Parses a request of who is known to have sent it. A WebSocket that [came too early](PollRequest::came_too_early) is let
+    /// through, since only its close can say when to come back.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse), or [`ServeError::AccessStale`].
+    pub fn parse_of(raw: &RawRequest<'_>, limits: &Limits, sender: Sender) -> Result<Self, Failure> {
+        match Self::parse_any(raw, limits, sender)? {
+            Self::Poll(poll) if poll.came_too_early() && poll.flavor != Flavor::WebSocket => {
+                Err(ServeError::AccessStale.into())
+            }
+            request => Ok(request),
+        }
+    }
+
+    /// Parses a request, also one that [came too early](PollRequest::came_too_early).
     ///
     /// # Errors
     ///
     /// What is wrong with it, the first thing found.
     pub fn parse(raw: &RawRequest<'_>, limits: &Limits) -> Result<Self, RequestError> {
-        Self::parse_of(raw, limits, limits.fronts.sender_of(raw))
+        Self::parse_any(raw, limits, limits.fronts.sender_of(raw))
     }
 
-    /// As [`parse`](Self::parse), for who is known to have sent it.
-    ///
-    /// # Errors
-    ///
-    /// As [`parse`](Self::parse).
-    pub fn parse_of(raw: &RawRequest<'_>, limits: &Limits, sender: Sender) -> Result<Self, RequestError> {
+    fn parse_any(raw: &RawRequest<'_>, limits: &Limits, sender: Sender) -> Result<Self, RequestError> {
         if raw.target.len() > MAX_TARGET_BYTES {
             return Err(RequestError::TargetTooLong);
         }

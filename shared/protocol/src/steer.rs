@@ -16,6 +16,9 @@ pub(crate) const AFTER_REQUEST_ERROR: u32 = 60;
 /// The delay after a request that did not arrive whole, in seconds: the next one may.
 pub(crate) const AFTER_LOST_REQUEST: u32 = 5;
 
+/// Seconds until a client comes back for which the web server in front is soon to ask again: it counts in whole seconds.
+pub const AFTER_STALE_ACCESS: u32 = 1;
+
 /// Says when short-polling and thrown-out clients come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Steering {

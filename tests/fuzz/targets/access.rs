@@ -12,8 +12,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use everpoll_protocol::{
-    Access, Channel, Fronts, Headers, Limits, Pattern, Patterns, Proxies, PublishKey, Publisher, RawRequest,
-    Request, RequestError, Subnet, Timestamp,
+    Access, Channel, Failure, Flavor, Fronts, Headers, Limits, Pattern, Patterns, Proxies, PublishKey,
+    Publisher, RawRequest, Request, RequestError, ServeError, Subnet, Timestamp,
 };
 
 use super::request::Fields;
@@ -137,8 +137,11 @@ fn check_proxy(asked: &Asked<'_>) {
     let parsed = Request::parse(&raw, &limits);
     let code = match &parsed {
         Ok(Request::Poll(poll)) => {
-            assert!(poll.valid_for.is_some_and(|left| !left.is_zero() && left <= RECHECK));
-            "ok"
+            assert!(poll.valid_for.is_some_and(|left| left <= RECHECK));
+            let checked = Request::parse_of(&raw, &limits, limits.fronts.sender_of(&raw));
+            let stale = checked == Err(Failure::Serve(ServeError::AccessStale));
+            assert_eq!(stale, poll.came_too_early() && poll.flavor != Flavor::WebSocket);
+            if poll.came_too_early() { "access_stale" } else { "ok" }
         }
         Ok(other) => panic!("{other:?}"),
         Err(error) => {
@@ -174,19 +177,24 @@ fn expected_of_proxy(asked: &Asked<'_>, limits: &Limits, raw: &RawRequest<'_>) -
             _ => return "access_malformed",
         }
     }
+    let mut over = false;
     if let Some(until) = asked.says.until {
         let seconds = std::str::from_utf8(until).ok().and_then(|text| text.trim().parse::<f64>().ok());
         match seconds {
             Some(seconds) if (0.0..=253_402_300_799.0).contains(&seconds) => {
-                if (seconds * 1e6) as u64 <= NOW {
+                let until = (seconds * 1e6) as u64;
+                let recheck = u64::try_from(RECHECK.as_micros()).unwrap_or(u64::MAX);
+                if until.saturating_add(recheck) <= NOW {
                     return "access_expired";
                 }
+                over = until <= NOW;
             }
             _ => return "access_malformed",
         }
     }
     let named = poll.channels.as_slice();
     match named.iter().all(|channel| patterns.iter().any(|pattern| means(pattern, channel.as_str()))) {
+        true if over => "access_stale",
         true => "ok",
         false => "channel_forbidden",
     }

@@ -27,6 +27,8 @@ pub use token::{Tokens, Verified, sign, unchecked};
 
 pub(crate) use token::MAX_TOKEN_BYTES;
 
+#[cfg(doc)]
+use crate::ServeError;
 use crate::parameters::Parameters;
 use crate::{Channel, RawRequest, RequestError, Timestamp};
 
@@ -68,7 +70,8 @@ impl Grant {
 }
 
 impl Access {
-    /// Whether a poll may read these channels, and how long from now on; `None` is without end.
+    /// Whether a poll may read these channels, and how long from now on; `None` is without end. Nothing is left where the word of a
+    /// web server in front is [stale](ServeError::AccessStale).
     ///
     /// # Errors
     ///

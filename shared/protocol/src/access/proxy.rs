@@ -3,6 +3,9 @@
 //! What a newcomer gets wrong: a header can be written by anybody. So what a header says counts only where it comes from a listed
 //! peer or over a unix socket, and a web server there must put its own in place of what clients send. Under CGI and FastCGI it is
 //! no header but a variable of the web server's own, whose name no client can set.
+//!
+//! A web server keeps an answer in whole seconds, and the right that it grants is over to the millisecond. So it may say for a moment
+//! what is over: that is no refusal but a question that comes too early, and nothing is read for it.
 
 use std::time::Duration;
 
@@ -54,7 +57,7 @@ impl Proxies {
                 again.min(Timestamp::from_micros((seconds * 1e6) as u64))
             }
         };
-        if until <= raw.now {
+        if until.plus(self.recheck) <= raw.now {
             return Err(RequestError::AccessExpired { at: until });
         }
         Ok(Grant { channels, until: Some(until) })
