@@ -127,7 +127,13 @@ fn ask(address: &Address, request: &Request) -> (u16, String) {
 
 /// `ok`, or the code of the refusal; and the refusal's text.
 fn verdict(door: &str, transport: &str, address: &Address, request: &Request) -> (String, String) {
-    let (status, body) = ask(address, request);
+    let (mut status, mut body) = ask(address, request);
+    // nginx may send a WebSocket over a kept connection over which it has sent a POST, where it is refused once.
+    for _ in 0..10 {
+        if door == "daemon" && transport == "websocket" && status == 426 {
+            (status, body) = ask(address, request);
+        }
+    }
     if matches!(status, 200 | 101) {
         return ("ok".to_owned(), body);
     }

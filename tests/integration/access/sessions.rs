@@ -85,10 +85,15 @@ fn try_language(language: &str, daemon: &Daemon, fallback: &Fallback, nobody: &A
         let cookie = login.header("set-cookie").unwrap_or_else(|| panic!("{what}: {login:?}"));
         assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{what}: {cookie}");
         let cookie = cookie.split(';').next().expect("a name and a value");
-        let read = poll(address, "shop-1", cookie);
+        let in_time = |channel: &str| {
+            wait::until_some("the answer is in time", wait::PATIENCE, || {
+                Some(poll(address, channel, cookie)).filter(|reply| reply.status != 429)
+            })
+        };
+        let read = in_time("shop-1");
         assert_eq!(read.status, 200, "{what}: {read:?} {} {}", read.text(), process.log());
         assert_eq!(read.events().len(), 1, "{what}");
-        assert_eq!(poll(address, "user-17", cookie).status, 200, "{what}");
+        assert_eq!(in_time("user-17").status, 200, "{what}");
         let other = poll(address, "wine", cookie);
         assert_eq!(other.json()["code"], "channel_forbidden", "{what}");
         // It asks for another's session, or for none that there ever was.
@@ -98,7 +103,9 @@ fn try_language(language: &str, daemon: &Daemon, fallback: &Fallback, nobody: &A
         let left = Instant::now();
         wait::until("nothing more is read", wait::PATIENCE, || {
             let reply = poll(address, "shop-1", cookie);
-            assert!([200, 403].contains(&reply.status), "{what}: {reply:?}");
+            // On a loaded machine the answer may come too late for all of the time for which it is kept.
+            let stale = reply.status == 429 && reply.json()["code"] == "access_stale";
+            assert!(stale || [200, 403].contains(&reply.status), "{what}: {reply:?}");
             reply.status == 403
         });
         let took = left.elapsed();
