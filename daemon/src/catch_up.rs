@@ -198,9 +198,7 @@ impl CatchUp {
         {
             COUNTS.looks.one();
             match log.latest(&unknown, base.floor) {
-                Ok((bounds, latest)) => {
-                    lock(window).learn_latest(base, &bounds, unknown.iter().zip(latest));
-                }
+                Ok(latest) => lock(window).learn_latest(base, &unknown, &latest),
                 Err(error) => {
                     let error = failed(&error);
                     return questions.iter().for_each(|question| self.answer(question, &Err(error)));
@@ -233,16 +231,16 @@ impl CatchUp {
                 continue;
             }
             // What is trimmed during the read may be gone from it, or not.
-            let (base, low) = {
+            let (base, low_marks) = {
                 let window = lock(window);
-                (window.base(), window.low())
+                (window.base(), window.low_marks().clone())
             };
             COUNTS.reads.one();
             match log.read(channels.as_slice(), cursor, everpoll_log::Limit::BATCH) {
                 Ok(read) => {
                     let bounds = read.bounds;
                     let page = Arc::new(Page::from(read));
-                    lock(window).learn(&channels, cursor, &page, low);
+                    lock(window).learn(&channels, cursor, &page, &low_marks);
                     self.kept.keep(&channels, cursor, base, bounds, &page);
                     // Who asked after the read began gets its answer as well: the window has what came since.
                     let complete = |page| complete(page, &channels, base, window);

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use everpoll_log::{Log, LogError, Retention};
+use everpoll_log::{Log, LogError, Part, Retention, Trimmed};
 use everpoll_protocol::Live;
 use everpoll_settings::Settings;
 use tracing::{info, warn};
@@ -30,30 +30,34 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Trims a log in batches that fit the machine.
 #[derive(Debug)]
 pub(crate) struct Trimmer {
-    keep: Retention,
-    /// How many events the next transaction removes.
+    /// What to look at, one after the other.
+    parts: Vec<Part>,
+    at: usize,
+    /// How many events the next transaction looks at.
     batch: u32,
     batch_max: u32,
     /// The last one's events, and how many that were a second.
     last: Option<(u32, f64)>,
 }
 
-/// What the settings say about retention.
-pub(crate) fn of(settings: &Settings) -> Retention {
-    Retention { max_age: settings.retain_for, max_events: settings.retain_count }
+/// What the settings say about retention: the parts of the log that do not keep everything.
+pub(crate) fn parts(settings: &Settings) -> Vec<Part> {
+    let rest = Retention { max_age: settings.retain_for, max_events: settings.retain_count };
+    let namespaces = settings.retained_apart().map(|(prefix, max_age, max_events)| {
+        let keep = Retention { max_age, max_events };
+        (prefix.into(), keep)
+    });
+    Part::split(rest, namespaces)
 }
 
 /// Trims the log as the settings say, also when they change, until `stopped`.
 pub(crate) fn run(mut log: Log, settings: &Live<Settings>, stopped: &AtomicBool) {
     let stopped = || stopped.load(Ordering::Relaxed);
-    let mut trimmer = Trimmer::new(Retention::default(), 0);
+    let mut trimmer = Trimmer::new(Vec::new(), 0);
     while sleep(|| settings.get().trim_interval, stopped) {
         let now = settings.get();
-        let (keep, interval) = (of(&now), now.trim_interval);
-        if keep == Retention::default() {
-            continue;
-        }
-        trimmer.keep(keep, now.trim_batch);
+        let interval = now.trim_interval;
+        trimmer.begin(parts(&now), now.trim_batch);
         let (mut removed, start) = (0, Instant::now());
         let failed = loop {
             match trimmer.batch(&mut log) {
@@ -90,14 +94,15 @@ fn sleep(pause: impl Fn() -> Duration, stopped: impl Fn() -> bool) -> bool {
 }
 
 impl Trimmer {
-    /// Removes what `keep` does not keep, at most `batch_max` events in a transaction.
-    pub(crate) fn new(keep: Retention, batch_max: u32) -> Self {
-        Self { keep, batch: BATCH_MIN.min(batch_max), batch_max, last: None }
+    /// Removes what these parts of the log do not keep, at most `batch_max` events in a transaction.
+    pub(crate) fn new(parts: Vec<Part>, batch_max: u32) -> Self {
+        Self { parts, at: 0, batch: BATCH_MIN.min(batch_max), batch_max, last: None }
     }
 
-    /// From now on removes what `keep` does not keep; what was learned of the machine still holds.
-    pub(crate) fn keep(&mut self, keep: Retention, batch_max: u32) {
-        self.keep = keep;
+    /// Begins anew, with these parts; what was learned of the machine still holds.
+    fn begin(&mut self, parts: Vec<Part>, batch_max: u32) {
+        self.parts = parts;
+        self.at = 0;
         self.batch_max = batch_max;
         self.batch = self.batch.max(BATCH_MIN).min(batch_max);
     }
@@ -109,12 +114,17 @@ impl Trimmer {
     ///
     /// As [`Log::trim`].
     pub(crate) fn batch(&mut self, log: &mut Log) -> Result<(u64, Option<Duration>), LogError> {
-        let (batch, start) = (self.batch, Instant::now());
-        let removed = log.trim(&self.keep, batch)?;
+        let Some(part) = self.parts.get(self.at) else { return Ok((0, None)) };
+        let start = Instant::now();
+        let Trimmed { removed, more } = log.trim(part, self.batch)?;
         let took = start.elapsed();
         self.adapt(took);
         // A few that have come since are left for the next time: they would come for ever.
-        Ok((removed, (removed >= u64::from(batch)).then_some(took * PAUSES)))
+        if !more {
+            self.at += 1;
+        }
+        let has_more = self.at < self.parts.len();
+        Ok((removed, has_more.then_some(if removed > 0 { took * PAUSES } else { took })))
     }
 
     /// Towards batches that take as long as they should. Where each transaction takes long whatever its size, as on a slow
@@ -144,7 +154,7 @@ mod tests {
 
     /// The batches of a log in which a transaction takes `fixed` and, for each event, `each` microseconds.
     fn batches(fixed: u64, each: u64, batch_max: u32) -> Vec<u32> {
-        let mut trimmer = Trimmer::new(Retention::default(), batch_max);
+        let mut trimmer = Trimmer::new(Vec::new(), batch_max);
         let mut step = |_| {
             let batch = trimmer.batch;
             trimmer.adapt(Duration::from_micros(fixed + each * u64::from(batch)));

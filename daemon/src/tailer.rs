@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use everpoll_log::{Limit, Log, LogError};
-use everpoll_protocol::{Bounds, Record};
+use everpoll_protocol::{Bounds, LowMarks, Record};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -241,7 +241,7 @@ impl Tailer {
             if self.begin_again(last, &read.bounds)? {
                 continue;
             }
-            lock(&self.window).bound(&read.bounds);
+            lock(&self.window).bound(&read.bounds, &read.low_marks);
             let again = read.again;
             if read.events.is_empty() {
                 return Ok(Followed { found, again });
@@ -284,7 +284,8 @@ impl Tailer {
         {
             let mut window = lock(&self.window);
             window.reset(bounds.newest);
-            window.bound(&bounds);
+            // Until the next read tells those of the namespaces.
+            window.bound(&bounds, &LowMarks::of_all(bounds.low));
         }
         self.tell();
         self.hub.wake_all(Wake::News);

@@ -12,7 +12,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use everpoll_protocol::{BATCH_EVENTS, Bounds, Channel, Channels, Cursor, Page, Record, Timestamp};
+use everpoll_log::Latest;
+use everpoll_protocol::{BATCH_EVENTS, Bounds, Channel, Channels, Cursor, LowMarks, Page, Record, Timestamp};
 
 mod quiet;
 
@@ -37,8 +38,10 @@ pub(crate) struct Window {
     filled: bool,
     floor: u64,
     newest: u64,
-    /// What of the log is gone: cursors below have to be told.
+    /// What of the log is gone, of whatever channel: cursors below may have to be told.
     low: u64,
+    /// What of each channel is gone.
+    low_marks: LowMarks,
     origin: u64,
     bytes_max: usize,
     bytes: usize,
@@ -86,6 +89,7 @@ impl Window {
             floor,
             newest: floor,
             low: 0,
+            low_marks: LowMarks::default(),
             origin: 0,
             bytes_max,
             bytes: 0,
@@ -136,14 +140,17 @@ impl Window {
         self.filled.then_some(Base { floor: self.floor, begun: self.begun })
     }
 
-    /// Events up to this id are gone from the log.
-    pub(crate) fn low(&self) -> u64 {
-        self.low
+    /// Up to where events are gone from the log.
+    pub(crate) fn low_marks(&self) -> &LowMarks {
+        &self.low_marks
     }
 
     /// Takes in what of the log is gone.
-    pub(crate) fn bound(&mut self, bounds: &Bounds) {
+    pub(crate) fn bound(&mut self, bounds: &Bounds, low_marks: &LowMarks) {
         (self.low, self.origin) = (bounds.low, bounds.origin);
+        if self.low_marks != *low_marks {
+            self.low_marks = low_marks.clone();
+        }
     }
 
     /// Appends the next events, ascending, and says up to where the log is known now.
@@ -177,32 +184,28 @@ impl Window {
         self.quiet.evicted(&record.channel, record.id, latest);
     }
 
-    /// Takes in that the database, read for all of `channels` from `cursor` on, gave `page`. `low` was the
-    /// [low-water mark](Self::low) before that read.
-    pub(crate) fn learn(&mut self, channels: &Channels, cursor: Cursor, page: &Page, low: u64) {
+    /// Takes in that the database, read for all of `channels` from `cursor` on, gave `page`. `low_marks` were
+    /// [the window's](Self::low_marks) before that read.
+    pub(crate) fn learn(&mut self, channels: &Channels, cursor: Cursor, page: &Page, low_marks: &LowMarks) {
         // Only a read to the end of the log, made at or after the window's floor, says that nothing lies between.
         if page.more || page.gap.is_some() || page.next < self.floor {
             return;
         }
-        self.quiet.learn(channels, cursor, page, self.floor, low);
+        self.quiet.learn(channels, cursor, page, self.floor, low_marks);
     }
 
-    /// Takes in the newest event up to the window's floor of some channels, as the database told it in one snapshot with
-    /// `bounds`; 0 is none. Of no use when the window does not begin at `base` any more.
-    pub(crate) fn learn_latest<'a>(
-        &mut self,
-        base: Base,
-        bounds: &Bounds,
-        latest: impl IntoIterator<Item = (&'a Channel, u64)>,
-    ) {
+    /// Takes in the newest event up to the window's floor of these channels, as the database told it. Of no use when the window does
+    /// not begin at `base` any more.
+    pub(crate) fn learn_latest(&mut self, base: Base, channels: &[Channel], latest: &Latest) {
         if self.base() != Some(base) {
             return;
         }
         // What was trimmed before this snapshot is not in it. The tailer may have seen a later one.
-        self.low = self.low.max(bounds.low);
-        self.origin = self.origin.max(bounds.origin);
-        for (channel, after) in latest {
-            self.quiet.learn_latest(channel, after);
+        self.low = self.low.max(latest.bounds.low);
+        self.low_marks.raise(&latest.low_marks);
+        self.origin = self.origin.max(latest.bounds.origin);
+        for (channel, after) in channels.iter().zip(&latest.ids) {
+            self.quiet.learn_latest(channel, *after);
         }
     }
 
@@ -223,7 +226,8 @@ impl Window {
             },
         };
         // A cursor from before a restore may have been given by the lost part of the log, also on a quiet channel.
-        if after < self.origin || (after < self.low && !held) {
+        let is_trimmed = || after < self.low && after < self.low_marks.highest_of(channels.as_slice());
+        if after < self.origin || (!held && is_trimmed()) {
             return Look::Miss;
         }
         if after < self.floor
@@ -238,7 +242,8 @@ impl Window {
     /// reach back so far.
     fn first_since(&self, channels: &Channels, since: Timestamp) -> Option<u64> {
         let index = self.records.partition_point(|placed| placed.latest <= since);
-        let quiet_since = |channel: &Channel| self.quiet.is_quiet_since(channel, since, self.low);
+        let quiet_since =
+            |channel: &Channel| self.quiet.is_quiet_since(channel, since, self.low_marks.of(channel));
         // Where the first event of the window is early enough, or the log had none before it, all later ones are here.
         if index == 0 && self.floor > 0 && !channels.as_slice().iter().all(quiet_since) {
             return None;

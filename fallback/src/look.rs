@@ -9,8 +9,8 @@
 
 use std::collections::HashMap;
 
-use everpoll_log::{Log, LogError};
-use everpoll_protocol::{Bounds, Channel, Cursor, Page, PollRequest};
+use everpoll_log::{Latest, Log, LogError};
+use everpoll_protocol::{Bounds, Channel, Cursor, LowMarks, Page, PollRequest};
 
 /// Most channels that are asked for in one statement; each costs a walk down an index.
 const CHANNELS_MAX: usize = 1024;
@@ -19,8 +19,17 @@ const CHANNELS_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Look<'a> {
     bounds: Bounds,
-    /// The newest ids of channels up to `bounds.newest`, and what of the log was there then.
-    channels: Option<(Bounds, HashMap<&'a Channel, u64>)>,
+    channels: Option<Channels<'a>>,
+}
+
+/// What the second statement tells.
+#[derive(Debug)]
+struct Channels<'a> {
+    /// What of the log was there then.
+    bounds: Bounds,
+    low_marks: LowMarks,
+    /// The newest ids of channels up to the newest of the first statement.
+    newest: HashMap<&'a Channel, u64>,
 }
 
 impl<'a> Look<'a> {
@@ -42,8 +51,9 @@ impl<'a> Look<'a> {
         // A single one reads as fast as it is looked at.
         if polls_behind > 1 && behind.len() <= CHANNELS_MAX {
             let names: Vec<_> = behind.iter().map(|&channel| channel.clone()).collect();
-            let (bounds, newest) = log.latest(&names, look.bounds.newest)?;
-            look.channels = Some((bounds, behind.into_iter().zip(newest).collect()));
+            let Latest { bounds, low_marks, ids } = log.latest(&names, look.bounds.newest)?;
+            let newest = behind.into_iter().zip(ids).collect();
+            look.channels = Some(Channels { bounds, low_marks, newest });
         }
         Ok(look)
     }
@@ -56,11 +66,14 @@ impl<'a> Look<'a> {
             // Times are looked up in the log.
             Cursor::Since(_) => false,
             Cursor::After(cursor) if self.bounds.is_all_seen(cursor, newest) => true,
-            Cursor::After(cursor) => self.channels.as_ref().is_some_and(|(bounds, channels)| {
-                let of_channel = |channel| channels.get(channel).copied().unwrap_or(u64::MAX);
+            Cursor::After(cursor) => self.channels.as_ref().is_some_and(|look| {
+                let of_channel = |channel| look.newest.get(channel).copied().unwrap_or(u64::MAX);
                 let of_all = poll.channels.as_slice().iter().map(of_channel).max().unwrap_or(newest);
-                // Events may have been trimmed between the two statements.
-                self.bounds.is_all_seen(cursor, of_all) && bounds.is_all_seen(cursor, of_all)
+                // Events may have been trimmed between the two statements: what the second says of that is the later.
+                let low = look.low_marks.highest_of(poll.channels.as_slice());
+                [self.bounds, look.bounds]
+                    .iter()
+                    .all(|bounds| Bounds { low, ..*bounds }.is_all_seen(cursor, of_all))
             }),
         };
         nothing_new.then(|| Page { next: newest, ..Page::default() })
@@ -69,6 +82,6 @@ impl<'a> Look<'a> {
     /// Whether the log has gone on behind the poll's cursor, on whatever channel.
     fn may_have_missed(&self, poll: &PollRequest) -> bool {
         let Cursor::After(cursor) = poll.cursor else { return false };
-        cursor < self.bounds.newest && self.bounds.is_all_seen(cursor, 0)
+        self.bounds.origin <= cursor && cursor < self.bounds.newest
     }
 }

@@ -2,7 +2,7 @@
 //! the cursor, or a gap that names exactly what is missing, and then the rest.
 //!
 //! A schedule is made by chance from a seed (`EVERPOLL_TEST_SEED`): transactions of some events, roll-backs, many events at
-//! once, large ones, trimming, backups, restores, restarts of the daemon. After each step all transports are asked from
+//! once, large ones, trimming of all channels and of namespaces, backups, restores, restarts of the daemon. After each step all transports are asked from
 //! cursors in and around all that is gone, and must say what the [model] says. With `EVERPOLL_TEST_LONG` set there are many
 //! schedules on each database.
 
@@ -21,7 +21,11 @@ use model::{Cursor, Model, Placed};
 
 mod model;
 
-const CHANNELS: [&str; 4] = ["ale", "brie", "cheese", "quiet"];
+/// Of the last two, there are no events.
+const CHANNELS: [&str; 5] = ["ale", "shop:brie", "shop:eu:cheese", "quiet", "shop:quiet"];
+
+/// What is trimmed: all channels alike, or those that begin so.
+const NAMESPACES: [&str; 3] = ["", "shop:", "shop:eu:"];
 
 /// Steps of one schedule.
 const STEPS: u64 = 14;
@@ -166,7 +170,7 @@ impl Schedule {
     fn publish_large(&mut self) {
         self.note("publish 4 large ones".to_owned());
         let text = "x".repeat(400_000);
-        let rows: Vec<_> = (0..4).map(|_| row("brie", &text)).collect();
+        let rows: Vec<_> = (0..4).map(|_| row("shop:brie", &text)).collect();
         self.sql(&rows, false);
     }
 
@@ -191,15 +195,18 @@ impl Schedule {
     }
 
     fn trim(&mut self) {
-        let there = self.model.len();
+        let namespace = NAMESPACES[self.random.below(3) as usize];
+        let there = self.model.len(namespace);
         let keep = match self.random.below(4) {
             0 => 0,
             1 => there,
             _ => self.random.below(there as u64 + 1) as usize,
         };
-        self.note(format!("trim {there} to {keep}"));
-        let goes = self.model.trim(keep);
-        let said = self.site.store.run_well(&["trim", "--count", &keep.to_string()]);
+        self.note(format!("trim {there} of {namespace:?} to {keep}"));
+        let goes = self.model.trim(namespace, keep);
+        let keep = keep.to_string();
+        let all = ["trim", "--count", &keep, "--namespace", namespace];
+        let said = self.site.store.run_well(if namespace.is_empty() { &all[..3] } else { &all });
         assert_eq!(said, format!("{goes} events removed\n"), "{:?}", self.steps);
         // Nobody tells the daemon of it but its next read of the log. Until then it may answer from memory, without a gap,
         // whoever has missed nothing on the channels asked for; the answer to this comes after that read.
@@ -291,7 +298,7 @@ impl Schedule {
         for row in rows {
             let id = number(&row[0]);
             self.given.push(id);
-            self.model.append(id, Placed { channel: row[1].clone(), ts: number(&row[2]) });
+            self.model.append(id, Placed { channel: row[1].clone(), ts: number(&row[2]), is_gone: false });
         }
     }
 
@@ -343,7 +350,7 @@ impl Schedule {
         let cursor = self.model.cursor(&self.given, random);
         let mut channels: Vec<_> = CHANNELS.into_iter().filter(|_| random.below(2) == 0).collect();
         if channels.is_empty() {
-            channels.push("cheese");
+            channels.push("shop:eu:cheese");
         }
         let mut expected = self.model.expected(cursor, &channels);
         let gap = expected.gap.as_ref().map(|gap| gap.1 - 1);

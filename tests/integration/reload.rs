@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::background::Background;
+use crate::gap::{self, Told};
 use crate::site::{Site, Store};
 
 const KEYS: [(&str, &str); 3] = [
@@ -286,6 +287,59 @@ fn retention_changes_while_the_daemon_runs() {
         wait::until("ten are left", wait::PATIENCE, || {
             running.site.doors().iter().all(|(_, address)| from(address) == 10)
         });
+    }
+}
+
+#[test]
+fn namespace_keeps_its_events_apart_from_when_the_settings_say_so() {
+    for store in Store::both() {
+        let mut running = Reloaded::with(store, "access = 'open'\ntrim_interval = 86400\n");
+        let publish = |channel: &str| -> Vec<u64> {
+            (0..5).map(|n| running.site.publish(channel, &n.to_string())).collect()
+        };
+        let (news, shop, europe) = (publish("news"), publish("shop:a"), publish("shop:eu:a"));
+        running.put(
+            "access = 'open'\ntrim_interval = 1\nretain_count = 4\n[namespaces.'shop:']\nretain_count = 2\n\
+             [namespaces.'shop:eu:']\nevent_max = '1KiB'\n[namespaces.'crm:']\nretain_count = 'none'\n",
+            "changed: namespaces, retain_count, trim_interval",
+        );
+        let low = news[0];
+        // The part of the namespace without a retention of its own is counted with it.
+        let shop_low = europe[2];
+        // The fallback reads the log, so it knows at once.
+        let is_gone = |site: &Site, channel: &str, cursor: u64| {
+            let target = format!("/e/{channel}?flavor=short-poll&last_event_id={cursor}");
+            let reply = http::get(&target).send(site.door(1));
+            reply.events().first().is_some_and(|event| event.kind == "everpoll:gap")
+        };
+        wait::until("what is too much is gone", wait::PATIENCE, || {
+            is_gone(&running.site, "news", low - 1) && is_gone(&running.site, "shop:a", shop_low - 1)
+        });
+        // Nobody tells the daemon of it but its next read of the log.
+        let newest = running.site.publish("crm:b", "0");
+        for restarted in [false, true] {
+            if restarted {
+                running.site.daemon.stop();
+                running.site.daemon.start_again();
+            }
+            let ask = |channels: &str, cursor| gap::ask(&running.site, channels, cursor);
+            assert_eq!(ask("news", 0), Told::gap(0, low + 1, "trimmed", &news[1..], newest));
+            assert_eq!(ask("news", low), Told::events(&news[1..], newest));
+            assert_eq!(ask("shop:a", low), Told::gap(low, shop_low + 1, "trimmed", &[], newest));
+            assert_eq!(ask("shop:eu:a", low), Told::gap(low, shop_low + 1, "trimmed", &europe[3..], newest));
+            assert_eq!(ask("shop:eu:a", shop_low), Told::events(&europe[3..], newest));
+            // Whoever asks for channels of both is told where both go on.
+            assert_eq!(
+                ask("news,shop:eu:a", shop[0]),
+                Told::gap(shop[0], shop_low + 1, "trimmed", &europe[3..], newest)
+            );
+        }
+        // The one that keeps all is not counted with anything.
+        let crm: Vec<_> = (0..9).map(|n| running.site.publish("crm:a", &n.to_string())).collect();
+        running.site.publish("news", "5");
+        wait::until("another of the news is gone", wait::PATIENCE, || is_gone(&running.site, "news", low));
+        let newest = running.site.publish("crm:b", "1");
+        assert_eq!(gap::ask(&running.site, "crm:a", low), Told::events(&crm, newest));
     }
 }
 

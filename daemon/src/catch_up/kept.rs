@@ -69,7 +69,7 @@ impl Kept {
         let Cursor::After(after) = cursor else { return None };
         let (base, low) = {
             let window = lock(window);
-            (window.base()?, window.low())
+            (window.base()?, window.low_marks().highest_of(channels.as_slice()))
         };
         let reads = lock(&self.reads);
         let Read { at, base: before, bounds, from, page } = reads.get(channels)?;
@@ -126,7 +126,7 @@ fn size(page: &Page) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use everpoll_protocol::{Channel, Data, Event, Gap, GapReason, Kind, Record, Timestamp};
+    use everpoll_protocol::{Channel, Data, Event, Gap, GapReason, Kind, LowMarks, Record, Timestamp};
 
     use super::*;
 
@@ -192,7 +192,7 @@ mod tests {
         // Between the page and the window there may be others.
         assert_eq!(found(6, &window(10)), None);
         let trimmed = window(9);
-        lock(&trimmed).bound(&Bounds { low: 7, newest: 9, origin: 0 });
+        lock(&trimmed).bound(&Bounds { low: 7, newest: 9, origin: 0 }, &LowMarks::of_all(7));
         assert_eq!((found(6, &trimmed), found(7, &trimmed)), (None, Some(vec![])));
         let other_log = window(9);
         lock(&other_log).reset(9);

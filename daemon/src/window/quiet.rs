@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use everpoll_protocol::{Channel, Channels, Cursor, Page, Timestamp};
+use everpoll_protocol::{Channel, Channels, Cursor, LowMarks, Page, Timestamp};
 
 /// Most channels that are remembered. Forgetting one costs a look into the database.
 const CHANNELS_MAX: usize = 100_000;
@@ -21,8 +21,8 @@ struct Quiet {
     since: Option<QuietSince>,
 }
 
-/// Since when a channel is quiet, as long as no more than up to `low` is trimmed: what goes after that, of whatever channel,
-/// may have been placed later than `time`, and a gap must be told.
+/// Since when a channel is quiet, as long as no more than up to `low` is trimmed of its namespace: what goes after that, of whatever
+/// channel there, may have been placed later than `time`, and a gap must be told.
 #[derive(Clone, Copy, Debug)]
 struct QuietSince {
     time: Timestamp,
@@ -48,8 +48,15 @@ impl QuietChannels {
     }
 
     /// The database, read for all of `channels` from `cursor` to its end, gave `page`; the window began behind `floor` at that
-    /// time at the latest. `low` was the low-water mark before that read.
-    pub(super) fn learn(&mut self, channels: &Channels, cursor: Cursor, page: &Page, floor: u64, low: u64) {
+    /// time at the latest. `low_marks` were the low-water marks before that read.
+    pub(super) fn learn(
+        &mut self,
+        channels: &Channels,
+        cursor: Cursor,
+        page: &Page,
+        floor: u64,
+        low_marks: &LowMarks,
+    ) {
         for channel in channels.as_slice() {
             let below = page.records.iter().filter(|r| r.channel == *channel && r.id <= floor);
             let last = below.fold(None, |last: Option<(u64, Timestamp)>, record| {
@@ -62,7 +69,7 @@ impl QuietChannels {
                 (None, Cursor::Since(since)) => (floor, Some(since)),
                 (None, Cursor::Now) => continue,
             };
-            let since = since.map(|time| QuietSince { time, low });
+            let since = since.map(|time| QuietSince { time, low: low_marks.of(channel) });
             let known = self.channels.get(channel).copied();
             let after = known.map_or(after, |known| known.after.min(after));
             let since = match known.and_then(|known| known.since) {
@@ -84,7 +91,8 @@ impl QuietChannels {
         self.channels.get(channel).is_some_and(|quiet| quiet.after <= after)
     }
 
-    /// Whether the channel has nothing below the window that was placed later than `since`; events up to `low` are gone.
+    /// Whether the channel has nothing below the window that was placed later than `since`; events up to `low` are gone of its
+    /// namespace.
     pub(super) fn is_quiet_since(&self, channel: &Channel, since: Timestamp, low: u64) -> bool {
         let quiet = self.channels.get(channel).and_then(|quiet| quiet.since);
         quiet.is_some_and(|quiet| quiet.time <= since && low <= quiet.low)

@@ -45,6 +45,11 @@ fn window() -> Window {
     window
 }
 
+/// All events up to `low` are gone from the log.
+fn trim(window: &mut Window, low: u64) {
+    window.bound(&Bounds { low, newest: 17, origin: 0 }, &LowMarks::of_all(low));
+}
+
 #[test]
 fn cursor_in_the_window_is_served_from_memory() {
     let window = window();
@@ -83,7 +88,7 @@ fn cursor_outside_the_window_is_a_miss() {
 #[test]
 fn cursor_before_what_was_trimmed_is_a_miss_unless_the_poll_was_held_all_the_time() {
     let mut window = window();
-    window.bound(&Bounds { low: 13, newest: 14, origin: 0 });
+    trim(&mut window, 13);
     assert_eq!(look(&window, &channels("b"), Cursor::After(12)), Look::Miss);
     assert_eq!(look(&window, &channels("b"), since(12)), Look::Miss);
     assert_eq!(ids(window.look(&channels("b"), Cursor::After(12), true)), Some((vec![14], 14)));
@@ -93,9 +98,9 @@ fn cursor_before_what_was_trimmed_is_a_miss_unless_the_poll_was_held_all_the_tim
 #[test]
 fn cursor_from_before_a_restore_is_a_miss_also_on_a_quiet_channel() {
     let mut window = window();
-    window.bound(&Bounds { low: 0, newest: 14, origin: 10 });
+    window.bound(&Bounds { low: 0, newest: 14, origin: 10 }, &LowMarks::default());
     let page = Page { next: 14, records: vec![record(3, "c")], ..Page::default() };
-    window.learn(&channels("c"), Cursor::After(2), &page, 0);
+    window.learn(&channels("c"), Cursor::After(2), &page, &LowMarks::default());
     for held in [false, true] {
         assert_eq!(window.look(&channels("c"), Cursor::After(7), held), Look::Miss);
     }
@@ -104,10 +109,12 @@ fn cursor_from_before_a_restore_is_a_miss_also_on_a_quiet_channel() {
 #[test]
 fn newest_event_below_the_window_answers_all_who_have_seen_it() {
     let mut window = window();
-    let (base, bounds) = (window.base().unwrap(), Bounds { low: 2, newest: 14, origin: 0 });
+    let base = window.base().unwrap();
     let (c, d) = (channels("c"), channels("d"));
-    let latest = || [(&c.as_slice()[0], 7), (&d.as_slice()[0], 0)];
-    window.learn_latest(base, &bounds, latest());
+    let both = channels("c,d");
+    let bounds = Bounds { low: 2, newest: 14, origin: 0 };
+    let latest = Latest { bounds, low_marks: LowMarks::of_all(2), ids: vec![7, 0] };
+    window.learn_latest(base, both.as_slice(), &latest);
     assert_eq!(look(&window, &c, Cursor::After(6)), Look::Miss);
     assert_eq!(ids(look(&window, &c, Cursor::After(7))), Some((vec![], 14)));
     assert_eq!(ids(look(&window, &d, Cursor::After(2))), Some((vec![], 14)));
@@ -116,11 +123,11 @@ fn newest_event_below_the_window_answers_all_who_have_seen_it() {
     // Meanwhile events have left the window, or it has begun again: perhaps some of that channel.
     let mut later = self::window();
     later.append(vec![record(15, "c"), record(16, "a"), record(17, "a"), record(18, "a")], 18);
-    later.learn_latest(base, &bounds, latest());
+    later.learn_latest(base, both.as_slice(), &latest);
     assert_eq!(look(&later, &c, Cursor::After(7)), Look::Miss);
     let mut begun_again = self::window();
     begun_again.reset(base.floor);
-    begun_again.learn_latest(base, &bounds, latest());
+    begun_again.learn_latest(base, both.as_slice(), &latest);
     assert_eq!(look(&begun_again, &c, Cursor::After(7)), Look::Miss);
 }
 
@@ -138,12 +145,12 @@ fn evicted_channel_is_known_to_be_quiet_since() {
 fn channel_that_was_looked_up_is_not_looked_up_again() {
     let mut window = window();
     let nothing = Page { next: 14, ..Page::default() };
-    window.learn(&channels("c"), Cursor::After(3), &nothing, 0);
+    window.learn(&channels("c"), Cursor::After(3), &nothing, &LowMarks::default());
     assert_eq!(ids(look(&window, &channels("c"), Cursor::After(3))), Some((vec![], 14)));
     assert_eq!(ids(look(&window, &channels("c"), Cursor::After(5))), Some((vec![], 14)));
     assert_eq!(look(&window, &channels("c"), Cursor::After(2)), Look::Miss);
     assert_eq!(look(&window, &channels("c,d"), Cursor::After(3)), Look::Miss);
-    window.learn(&channels("d"), since(4), &nothing, 0);
+    window.learn(&channels("d"), since(4), &nothing, &LowMarks::default());
     window.append(vec![record(15, "d")], 15);
     assert_eq!(ids(look(&window, &channels("d"), since(5))), Some((vec![15], 15)));
     assert_eq!(look(&window, &channels("d"), since(3)), Look::Miss);
@@ -153,30 +160,61 @@ fn channel_that_was_looked_up_is_not_looked_up_again() {
 fn read_that_did_not_reach_the_end_teaches_nothing() {
     let mut window = window();
     let page = Page { next: 5, more: true, records: vec![record(5, "c")], gap: None };
-    window.learn(&channels("c"), Cursor::After(3), &page, 0);
+    window.learn(&channels("c"), Cursor::After(3), &page, &LowMarks::default());
     assert_eq!(look(&window, &channels("c"), Cursor::After(5)), Look::Miss);
-    window.learn(&channels("c"), Cursor::After(3), &Page { next: 9, more: false, ..page }, 0);
+    window.learn(
+        &channels("c"),
+        Cursor::After(3),
+        &Page { next: 9, more: false, ..page },
+        &LowMarks::default(),
+    );
     assert_eq!(look(&window, &channels("c"), Cursor::After(5)), Look::Miss);
 }
 
 #[test]
 fn time_before_what_was_trimmed_is_a_miss_although_the_channel_is_quiet() {
-    let low = |window: &mut Window, low| window.bound(&Bounds { low, newest: 17, origin: 0 });
     let mut window = window();
     let nothing = Page { next: 14, ..Page::default() };
-    window.learn(&channels("c"), since(4), &nothing, 0);
+    window.learn(&channels("c"), since(4), &nothing, &LowMarks::default());
     assert_eq!(ids(look(&window, &channels("c"), since(5))), Some((vec![], 14)));
-    low(&mut window, 9);
+    trim(&mut window, 9);
     assert_eq!(look(&window, &channels("c"), since(5)), Look::Miss);
     // Once it was looked up again.
-    window.learn(&channels("c"), since(9), &nothing, 9);
+    window.learn(&channels("c"), since(9), &nothing, &LowMarks::of_all(9));
     assert_eq!(ids(look(&window, &channels("c"), since(9))), Some((vec![], 14)));
     // Channel a was quiet when 13 was thrown out; what went later went from other channels.
     window.append(vec![record(15, "b"), record(16, "b"), record(17, "b")], 17);
-    low(&mut window, 13);
+    trim(&mut window, 13);
     assert_eq!(ids(look(&window, &channels("a"), since(13))), Some((vec![], 17)));
-    low(&mut window, 14);
+    trim(&mut window, 14);
     assert_eq!(look(&window, &channels("a"), since(13)), Look::Miss);
+}
+
+#[test]
+fn cursor_before_what_was_trimmed_of_another_namespace_needs_no_look() {
+    let mut window = window();
+    let marks = [("".into(), 3), ("shop:".into(), 12)];
+    window.bound(&Bounds { low: 12, newest: 14, origin: 0 }, &LowMarks::new(marks));
+    let after = |names: &str, id| look(&window, &channels(names), Cursor::After(id));
+    assert_eq!(ids(after("a", 11)), Some((vec![13], 14)));
+    assert_eq!(after("shop:a", 11), Look::Miss);
+    assert_eq!(ids(after("shop:a", 12)), Some((vec![], 14)));
+    assert_eq!(after("a,shop:a", 11), Look::Miss);
+    // Before all that was trimmed, of whatever namespace, it depends on what is known of the channel.
+    let nothing = Page { next: 14, ..Page::default() };
+    let before = window.low_marks().clone();
+    window.learn(&channels("quiet"), since(4), &nothing, &before);
+    assert_eq!(ids(look(&window, &channels("quiet"), since(5))), Some((vec![], 14)));
+    window.bound(
+        &Bounds { low: 13, newest: 14, origin: 0 },
+        &LowMarks::new([("".into(), 3), ("shop:".into(), 13)]),
+    );
+    assert_eq!(ids(look(&window, &channels("quiet"), since(5))), Some((vec![], 14)));
+    window.bound(
+        &Bounds { low: 13, newest: 14, origin: 0 },
+        &LowMarks::new([("".into(), 4), ("shop:".into(), 13)]),
+    );
+    assert_eq!(look(&window, &channels("quiet"), since(5)), Look::Miss);
 }
 
 #[test]

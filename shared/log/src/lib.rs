@@ -16,19 +16,21 @@
 mod address;
 mod error;
 mod postgres;
+mod retention;
 mod signal;
 mod sqlite;
 
 use std::time::Duration;
 
 use everpoll_protocol::{
-    BATCH_BYTES, BATCH_EVENTS, Bounds, Channel, Cursor, Event, Gap, NewEvent, Page, Record,
+    BATCH_BYTES, BATCH_EVENTS, Bounds, Channel, Cursor, Event, Gap, LowMarks, NewEvent, Page, Record, Resume,
 };
 
 use address::Address;
 pub use error::LogError;
 pub use postgres::PostgresLog;
 use postgres::{PostgresCanary, PostgresWakeups};
+pub use retention::{Part, Retention, Trimmed};
 pub use signal::{Key, Signal};
 pub use sqlite::SqliteLog;
 use sqlite::SqliteWakeups;
@@ -87,6 +89,8 @@ pub struct Read {
     pub next: u64,
     /// Whether a limit ended the read.
     pub more: bool,
+    /// Of [`tail`](Log::tail): what is gone of each namespace.
+    pub low_marks: LowMarks,
     /// Of [`tail`](Log::tail): whether publishers leave out their wake-ups at the moment. So there may be news within some
     /// milliseconds that nobody tells; whoever wants to be in time reads again, until this is false.
     pub again: bool,
@@ -99,13 +103,15 @@ impl From<Read> for Page {
     }
 }
 
-/// How long events stay in the log. Both may be set; neither set keeps everything.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Retention {
-    /// Older events go.
-    pub max_age: Option<Duration>,
-    /// When there are more events, the oldest go.
-    pub max_events: Option<u64>,
+/// What [`Log::latest`] found, all in one snapshot of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Latest {
+    /// What of the log is there.
+    pub bounds: Bounds,
+    /// What is gone of each namespace.
+    pub low_marks: LowMarks,
+    /// The newest event of each channel, in the order of the question; 0 where there is none.
+    pub ids: Vec<u64>,
 }
 
 /// What [`Log::migrate`] did; equal when there was nothing to do.
@@ -185,7 +191,7 @@ impl Log {
         }
     }
 
-    /// Reads all channels after the id `after`, with no gap logic: the caller looks at the bounds.
+    /// Reads all channels after the id `after`, with no gap logic: the caller looks at the bounds and the low-water marks.
     ///
     /// # Errors
     ///
@@ -198,7 +204,7 @@ impl Log {
     }
 
     /// The id after which the newest events within `limit` begin, so that [`tail`](Self::tail) from there yields them.
-    /// Never below the low-water mark and the log's origin.
+    /// Never below the lowest of the low-water marks and the log's origin.
     ///
     /// # Errors
     ///
@@ -210,13 +216,12 @@ impl Log {
         }
     }
 
-    /// The id of the newest event up to `up_to` on each of `channels`, in their order, 0 where there is none; and what of the log
-    /// is there, in the same snapshot. One statement, however many channels.
+    /// The newest event up to the id `up_to` on each of `channels`. One statement, however many channels.
     ///
     /// # Errors
     ///
     /// As [`read`](Self::read).
-    pub fn latest(&mut self, channels: &[Channel], up_to: u64) -> Result<(Bounds, Vec<u64>), LogError> {
+    pub fn latest(&mut self, channels: &[Channel], up_to: u64) -> Result<Latest, LogError> {
         match self {
             Self::Postgres(log) => log.latest(channels, up_to),
             Self::Sqlite(log) => log.latest(channels, up_to),
@@ -235,16 +240,16 @@ impl Log {
         }
     }
 
-    /// Removes up to `batch` of the oldest events that `keep` does not keep, in one small transaction, and returns how
-    /// many went. Call it until it returns 0.
+    /// Removes those of the oldest events of `part` that it does not keep, in one small transaction that looks at `batch` events at
+    /// most. Call it until there is no [`more`](Trimmed::more).
     ///
     /// # Errors
     ///
     /// As [`read`](Self::read).
-    pub fn trim(&mut self, keep: &Retention, batch: u32) -> Result<u64, LogError> {
+    pub fn trim(&mut self, part: &Part, batch: u32) -> Result<Trimmed, LogError> {
         match self {
-            Self::Postgres(log) => log.trim(keep, batch),
-            Self::Sqlite(log) => log.trim(keep, batch),
+            Self::Postgres(log) => log.trim(part, batch),
+            Self::Sqlite(log) => log.trim(part, batch),
         }
     }
 
@@ -374,8 +379,15 @@ impl Canary {
 }
 
 impl Read {
+    /// What was read from where a cursor goes on; with `more` behind the events.
+    fn new(bounds: Bounds, resume: Resume, events: Vec<Event>, more: bool) -> Self {
+        let next = events.last().filter(|_| more).map_or(bounds.newest, |event| event.id);
+        let Resume { after, gap } = resume;
+        Self { bounds, gap, after, events, next, more, low_marks: LowMarks::default(), again: false }
+    }
+
     /// What is read where only the place to go on from is wanted.
     fn nothing(bounds: Bounds, after: u64) -> Self {
-        Self { bounds, gap: None, after, events: Vec::new(), next: after, more: false, again: false }
+        Self::new(bounds, Resume { after, gap: None }, Vec::new(), false)
     }
 }

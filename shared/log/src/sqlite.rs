@@ -7,6 +7,7 @@
 mod failure;
 mod file;
 mod mark;
+mod namespaces;
 mod publish;
 mod read;
 mod trim;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use everpoll_log::{Limit, Log, Options, Read, Retention};
+use everpoll_log::{Limit, Log, Options, Part, Read, Retention};
 use everpoll_protocol::{Bounds, Channel, Cursor, NewEvent};
 use everpoll_tests::{Database, Sqlite};
 
@@ -87,4 +87,9 @@ pub(crate) fn bounds(low: u64, newest: u64, origin: u64) -> Bounds {
 /// Keeps the newest `count`, and everything for a year.
 pub(crate) fn keep(count: u64) -> Retention {
     Retention { max_age: Some(Duration::from_secs(365 * 86_400)), max_events: Some(count) }
+}
+
+/// The same for all channels alike.
+pub(crate) fn keep_of_all(count: u64) -> Part {
+    Part::whole(keep(count))
 }

@@ -28,6 +28,8 @@ mod migrate;
 mod order;
 // Restarts, lost connections, time limits, wake-ups.
 mod outage;
+// Namespaces whose events stay for longer or shorter.
+mod namespaces;
 // All or nothing, keys, limits.
 mod publish;
 // Cursors, channels, limits of a read.

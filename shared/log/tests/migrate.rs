@@ -4,12 +4,12 @@ use everpoll_log::{Log, LogError, Migrated, Options};
 use everpoll_protocol::Cursor;
 use everpoll_tests::{Database, Sqlite};
 
-use crate::common::{ALL, Store, event, ids, read};
+use crate::common::{ALL, Store, event, ids, keep_of_all, read};
 
 #[test]
 fn four_programs_may_migrate_at_once() {
     let (database, file) = (Database::shared(), Sqlite::new());
-    for (url, newest) in [(database.url(), 3), (file.url(), 2)] {
+    for (url, newest) in [(database.url(), 4), (file.url(), 3)] {
         let migrated: Vec<Migrated> = std::thread::scope(|scope| {
             let migrate = || Log::new(&url, Options::default()).unwrap().migrate().unwrap();
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(migrate)).collect();
@@ -40,7 +40,7 @@ fn database_without_a_log_is_told_to_migrate_and_works_then() {
     let database = Database::shared();
     let mut log = Log::new(&database.url(), Options::default()).unwrap();
     let error = log.bounds().unwrap_err();
-    assert_eq!(error, LogError::NotMigrated { found: 0, needed: 3 });
+    assert_eq!(error, LogError::NotMigrated { found: 0, needed: 4 });
     assert!(error.to_string().contains("everpoll migrate"));
     assert_eq!(log.publish(&[event("a", "1")]).unwrap_err(), error);
     log.migrate().unwrap();
@@ -53,7 +53,7 @@ fn role_without_the_right_to_make_schemas_migrates_into_one_that_is_there() {
     let role = format!("owner_{}", database.name());
     database.psql(&format!("create role {role} login; create schema everpoll authorization {role};"));
     let mut log = Log::new(&database.url_as(&role), Options::default()).unwrap();
-    assert_eq!(log.migrate().unwrap(), Migrated { from: 0, to: 3 });
+    assert_eq!(log.migrate().unwrap(), Migrated { from: 0, to: 4 });
     assert_eq!(log.publish(&[event("a", "1")]).unwrap(), [1]);
     database.psql(&format!("drop owned by {role}; drop role {role};"));
 }
@@ -110,7 +110,7 @@ fn earlier_layout_keeps_its_events_rights_and_views() {
     }
     database.psql(&format!(
         "create role {role} login;
-         select everpoll.grant_reader('{role}');
+         select everpoll.grant_reader('{role}'), everpoll.grant_trimmer('{role}');
          select everpoll.install_compat_view();
          grant select on public.events to {role};
          select everpoll.publish('a', 't', '1');"
@@ -120,7 +120,7 @@ fn earlier_layout_keeps_its_events_rights_and_views() {
     open.batch_execute("begin; select everpoll.publish('a', 't', '2')").unwrap();
 
     let mut owner = Log::new(&database.url(), Options::default()).unwrap();
-    assert_eq!(owner.migrate().unwrap(), Migrated { from: 2, to: 3 });
+    assert_eq!(owner.migrate().unwrap(), Migrated { from: 2, to: 4 });
     open.batch_execute("commit").unwrap();
     assert_eq!(owner.publish(&[event("a", "3")]).unwrap(), [3]);
 
@@ -134,5 +134,7 @@ fn earlier_layout_keeps_its_events_rights_and_views() {
     // What an earlier release's statements say.
     let tail = "select newest from everpoll.read(1, 10, 1000, 0, null, '{}') limit 1";
     assert_eq!(database.try_psql_as(&role, tail).unwrap().trim(), "3");
+    // Without a right on what is new, it could not go on.
+    assert_eq!(reader.trim(&keep_of_all(1), 10).unwrap().removed, 2);
     database.psql(&format!("drop owned by {role}; drop role {role};"));
 }

@@ -1,9 +1,9 @@
 //! What readers get: cursors, channels, limits.
 
-use everpoll_log::Limit;
-use everpoll_protocol::{Cursor, Timestamp};
+use everpoll_log::{Latest, Limit};
+use everpoll_protocol::{Channel, Cursor, LowMarks, Timestamp};
 
-use crate::common::{ALL, Store, bounds, channels, event, ids, keep, keyed, read};
+use crate::common::{ALL, Store, bounds, channels, event, ids, keep_of_all, keyed, read};
 
 crate::on_both!(
     empty_log_has_nothing_and_says_so,
@@ -146,9 +146,14 @@ fn newest_event_of_each_channel_is_found_in_one_look(store: &Store) {
     let events: Vec<_> = ["a", "b", "a", "c", "a"].iter().map(|channel| event(channel, "0")).collect();
     log.publish(&events).unwrap();
     let names = channels(&["c", "nobody", "a", "b"]);
-    assert_eq!(log.latest(&names, 9).unwrap(), (bounds(0, 5, 0), vec![4, 0, 5, 2]));
-    assert_eq!(log.latest(&names, 3).unwrap(), (bounds(0, 5, 0), vec![0, 0, 3, 2]));
-    assert_eq!(log.latest(&[], 9).unwrap(), (bounds(0, 5, 0), vec![]));
-    log.trim(&keep(2), 10).unwrap();
-    assert_eq!(log.latest(&names, 3).unwrap(), (bounds(3, 5, 0), vec![0, 0, 0, 0]));
+    let mut latest = |names: &[Channel], up_to| {
+        let found = log.latest(names, up_to).unwrap();
+        (found.bounds, found.ids)
+    };
+    assert_eq!(latest(&names, 9), (bounds(0, 5, 0), vec![4, 0, 5, 2]));
+    assert_eq!(latest(&names, 3), (bounds(0, 5, 0), vec![0, 0, 3, 2]));
+    assert_eq!(latest(&[], 9), (bounds(0, 5, 0), vec![]));
+    log.trim(&keep_of_all(2), 10).unwrap();
+    let Latest { bounds: found, low_marks, ids } = log.latest(&names, 3).unwrap();
+    assert_eq!((found, low_marks, ids), (bounds(3, 5, 0), LowMarks::of_all(3), vec![0, 0, 0, 0]));
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use everpoll_log::{Log, Retention};
+use everpoll_log::{Log, Part, Retention, Trimmed};
 use everpoll_protocol::{Cursor, Gap, GapReason, Timestamp};
 
-use crate::common::{ALL, Store, bounds, event, ids, keep, keyed, read};
+use crate::common::{ALL, Store, bounds, event, ids, keep_of_all, keyed, read};
 
 crate::on_both!(
     trimming_by_count_keeps_the_newest_and_says_what_is_gone,
@@ -24,12 +24,12 @@ fn fill(log: &mut Log, count: usize) {
 }
 
 /// Trims until nothing goes any more; returns what each call removed.
-fn trim(log: &mut Log, retention: &Retention, batch: u32) -> Vec<u64> {
+pub(crate) fn trim(log: &mut Log, part: &Part, batch: u32) -> Vec<u64> {
     let mut removed = Vec::new();
     loop {
-        match log.trim(retention, batch).unwrap() {
-            0 => return removed,
-            count => removed.push(count),
+        match log.trim(part, batch).unwrap() {
+            Trimmed { removed: 0, more: false } => return removed,
+            trimmed => removed.push(trimmed.removed),
         }
     }
 }
@@ -37,7 +37,7 @@ fn trim(log: &mut Log, retention: &Retention, batch: u32) -> Vec<u64> {
 fn trimming_by_count_keeps_the_newest_and_says_what_is_gone(store: &Store) {
     let mut log = store.log();
     fill(&mut log, 10);
-    assert_eq!(trim(&mut log, &keep(3), 4), [4, 3]);
+    assert_eq!(trim(&mut log, &keep_of_all(3), 4), [4, 3]);
     assert_eq!(log.bounds().unwrap(), bounds(7, 10, 0));
     let found = read(&mut log, &["a"], Cursor::After(2));
     assert_eq!(found.gap, Some(Gap { after: 2, before: 8, reason: GapReason::Trimmed }));
@@ -48,15 +48,15 @@ fn trimming_by_count_keeps_the_newest_and_says_what_is_gone(store: &Store) {
     assert_eq!((ids(&found), found.gap), (vec![8, 9, 10], None));
     // A second series sees what came since the first.
     fill(&mut log, 2);
-    assert_eq!(trim(&mut log, &keep(3), 100), [2]);
+    assert_eq!(trim(&mut log, &keep_of_all(3), 100), [2]);
     assert_eq!(log.tail_start(ALL).unwrap(), 9);
-    assert_eq!(trim(&mut log, &keep(1), 100), [2]);
+    assert_eq!(trim(&mut log, &keep_of_all(1), 100), [2]);
 }
 
 fn trimming_by_age_removes_what_is_older(store: &Store) {
     let mut log = store.log();
     fill(&mut log, 3);
-    let age = |age| Retention { max_age: Some(age), max_events: None };
+    let age = |age| Part::whole(Retention { max_age: Some(age), max_events: None });
     assert_eq!(trim(&mut log, &age(Duration::from_secs(3600)), 100), [0; 0]);
     // No time at all has passed by the server's clock, too, once it has moved on by a microsecond.
     everpoll_tests::wait::until("all are older than nothing", Duration::from_secs(5), || {
@@ -68,19 +68,19 @@ fn trimming_by_age_removes_what_is_older(store: &Store) {
 
 fn trimming_nothing_changes_nothing(store: &Store) {
     let mut log = store.log();
-    assert_eq!(trim(&mut log, &keep(0), 10), [0; 0]);
+    assert_eq!(trim(&mut log, &keep_of_all(0), 10), [0; 0]);
     fill(&mut log, 3);
-    assert_eq!(trim(&mut log, &keep(3), 10), [0; 0]);
-    assert_eq!(trim(&mut log, &Retention::default(), 10), [0; 0]);
-    assert_eq!(log.trim(&keep(0), 0).unwrap(), 0);
-    assert_eq!(log.trim(&keep(0), 0).unwrap(), 0);
+    assert_eq!(trim(&mut log, &keep_of_all(3), 10), [0; 0]);
+    assert_eq!(trim(&mut log, &Part::whole(Retention::default()), 10), [0; 0]);
+    assert_eq!(log.trim(&keep_of_all(0), 0).unwrap(), Trimmed::default());
+    assert_eq!(log.trim(&keep_of_all(0), 0).unwrap(), Trimmed::default());
     assert_eq!(log.bounds().unwrap(), bounds(0, 3, 0));
 }
 
 fn trimmed_key_may_be_published_again(store: &Store) {
     let mut log = store.log();
     assert_eq!(log.publish(&[keyed("a", "k")]).unwrap(), [1]);
-    assert_eq!(trim(&mut log, &keep(0), 10), [1]);
+    assert_eq!(trim(&mut log, &keep_of_all(0), 10), [1]);
     let again = log.publish(&[keyed("a", "k")]).unwrap();
     assert!(again[0] > 1, "{again:?}");
 }
@@ -88,7 +88,7 @@ fn trimmed_key_may_be_published_again(store: &Store) {
 fn trimmed_log_remembers_its_newest_id(store: &Store) {
     let mut log = store.log();
     fill(&mut log, 3);
-    trim(&mut log, &keep(0), 10);
+    trim(&mut log, &keep_of_all(0), 10);
     assert_eq!(log.bounds().unwrap(), bounds(3, 3, 0));
     let found = read(&mut log, &["a"], Cursor::After(3));
     assert_eq!((found.gap, found.next), (None, 3));
@@ -100,7 +100,7 @@ fn time_cursor_is_told_when_later_events_are_gone(store: &Store) {
     let mut log = store.log();
     fill(&mut log, 3);
     let last = log.tail(0, ALL).unwrap().events[2].ts;
-    trim(&mut log, &keep(1), 10);
+    trim(&mut log, &keep_of_all(1), 10);
     let found = read(&mut log, &["a"], Cursor::Since(Timestamp::from_micros(1)));
     assert_eq!(found.gap, Some(Gap { after: 0, before: 3, reason: GapReason::Trimmed }));
     assert_eq!(ids(&found), [3]);
@@ -110,7 +110,7 @@ fn time_cursor_is_told_when_later_events_are_gone(store: &Store) {
 fn cursor_of_another_log_gets_a_gap_and_everything(store: &Store) {
     let mut log = store.log();
     fill(&mut log, 5);
-    trim(&mut log, &keep(3), 10);
+    trim(&mut log, &keep_of_all(3), 10);
     for cursor in [6, 1 << 53, i64::MAX as u64] {
         let found = read(&mut log, &["a"], Cursor::After(cursor));
         assert_eq!(found.gap, Some(Gap { after: cursor, before: 3, reason: GapReason::Ahead }), "{cursor}");

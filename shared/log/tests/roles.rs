@@ -4,7 +4,7 @@ use everpoll_log::{Log, LogError, Options, Wakeups};
 use everpoll_protocol::Cursor;
 use everpoll_tests::Database;
 
-use crate::common::{Store, event, ids, keep, keyed, read};
+use crate::common::{Store, event, ids, keep_of_all, keyed, read};
 
 /// A database with a role of its own name per kind of rights.
 struct Roles {
@@ -106,7 +106,7 @@ fn reader_reads_waits_and_nothing_else() {
 fn trimmer_trims_and_nothing_else() {
     let roles = Roles::new(&["grant_trimmer"]);
     roles.store.log().publish(&vec![event("a", "1"); 5]).unwrap();
-    assert_eq!(roles.log().trim(&keep(2), 10).unwrap(), 3);
+    assert_eq!(roles.log().trim(&keep_of_all(2), 10).unwrap().removed, 3);
     roles.may_not("select * from everpoll.events");
     roles.may_not(INSERT);
 }
@@ -129,6 +129,6 @@ fn programs_rights_together_are_enough_for_all_they_do() {
     let roles = Roles::new(&["grant_publisher", "grant_reader", "grant_trimmer"]);
     let mut log = roles.log();
     assert_eq!(log.publish(&[event("a", "1"), event("a", "2")]).unwrap(), [1, 2]);
-    assert_eq!(log.trim(&keep(1), 10).unwrap(), 1);
+    assert_eq!(log.trim(&keep_of_all(1), 10).unwrap().removed, 1);
     assert_eq!(ids(&log.tail(0, crate::common::ALL).unwrap()), [2]);
 }

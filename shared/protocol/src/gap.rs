@@ -5,7 +5,8 @@ use crate::{Channel, Record, Timestamp};
 /// What of the log is there, read in one snapshot with the events that it is used for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {
-    /// Events up to this id are gone: trimmed. 0 when none ever was.
+    /// Events up to this id are gone: trimmed. 0 when none ever was. That of the channels it was read for, or, for all, the highest
+    /// of the [`LowMarks`](crate::LowMarks).
     pub low: u64,
     /// The id of the newest event, or, when that is gone, where it was. Never below `low` and `origin`.
     pub newest: u64,

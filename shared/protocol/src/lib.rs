@@ -9,7 +9,7 @@
 //! - [`Channel`]: the named stream that an event belongs to; [`Channels`]: those of one request.
 //! - [`Event`] and [`NewEvent`]: what is in the log, and what a publisher wants to append to it.
 //! - [`Cursor`]: "seen up to here".
-//! - [`Bounds`] and [`Gap`]: what of the log is still there, and what is told to a client that missed some.
+//! - [`Bounds`], [`LowMarks`] and [`Gap`]: what of the log is still there, and what is told to a client that missed some.
 //! - [`WaitId`] and [`Places`]: which request of one browser may be held.
 //! - [`Sender`] and [`Rates`]: who sends a request, and how many a second.
 //!
@@ -27,6 +27,7 @@ mod error;
 mod event;
 mod gap;
 mod json;
+mod low_marks;
 mod network;
 mod origins;
 mod parameters;
@@ -56,6 +57,7 @@ pub use error::{Failure, RequestError, ServeError};
 pub use event::{Event, Kind, MAX_DATA_BYTES, MAX_KEY_BYTES, MAX_KIND_BYTES, NewEvent};
 pub use gap::{Bounds, Gap, GapReason, Resume, Rift};
 pub use json::Data;
+pub use low_marks::LowMarks;
 pub use network::{Cut, Network, Networks};
 pub use origins::Origins;
 pub use poll::{Answer, Input, Poll, Reconnect, Step};

@@ -32,7 +32,7 @@ pub use exchange::Exchanged;
 pub use keyring::{KeysFile, NamedKey};
 pub use keys::{KEYS, Key, describe};
 pub use listen::Listen;
-pub use namespaces::Namespace;
+pub use namespaces::{Namespace, parse_prefix};
 pub use problems::Problems;
 pub use redis::{RedisLogin, RedisPlace, RedisServers, RedisUrl};
 pub use running::{News, Reload, Running};

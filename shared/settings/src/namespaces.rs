@@ -3,7 +3,8 @@
 //! What a newcomer gets wrong: what a namespace does not set, it has from the namespace around it, and that from the settings for
 //! all. So a part of a guarded namespace is guarded, too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use everpoll_protocol::{Channel, Pattern, SPACE_END, Space, Spaces, TokenKey};
 use toml::Value;
@@ -28,6 +29,10 @@ pub struct Namespace {
     pub token_keys: Option<Vec<TokenKey>>,
     /// Largest data of an event, bytes.
     pub event_max: Option<u64>,
+    /// How long events stay; within it `None` = for ever.
+    pub retain_for: Option<Option<Duration>>,
+    /// How many events stay; within it `None` = all.
+    pub retain_count: Option<Option<u64>>,
 }
 
 /// What holds in a namespace, with what it has from around it.
@@ -37,19 +42,18 @@ pub(crate) struct Resolved {
     /// `None`: those of the settings for all.
     pub(crate) token_keys: Option<Vec<TokenKey>>,
     pub(crate) event_max: u64,
+    pub(crate) retain_for: Option<Duration>,
+    pub(crate) retain_count: Option<u64>,
     /// Whether somebody wrote down who may read, or it is only the default.
     pub(crate) is_written: bool,
 }
 
 /// Parses the tables that `[namespaces]` has.
 pub(crate) fn namespaces(text: &str) -> Result<Vec<Namespace>, String> {
-    const FORM: &str = "give [namespaces.\"shop:\"] with access, event_max, and tables \
-                        [namespaces.\"shop:\".token_keys.KID]";
+    const FORM: &str = "give [namespaces.\"shop:\"] with access, event_max, retain_for, retain_count, and \
+                        tables [namespaces.\"shop:\".token_keys.KID]";
     let all = named(table(text)?, SPACES_MAX, FORM, |prefix, mut fields| {
-        if !prefix.ends_with(SPACE_END) {
-            return Err("does not end with \":\", as namespaces do".into());
-        }
-        Pattern::parse(&format!("{prefix}*")).map_err(|wrong| format!("begins no channel: it {wrong}"))?;
+        parse_prefix(prefix)?;
         let access = text_of(&mut fields, "access")?.map(|text| value::access(&text)).transpose();
         let access = access.map_err(|wrong| format!("has an access that {wrong}"))?;
         let token_keys = match fields.remove("token_keys") {
@@ -60,39 +64,60 @@ pub(crate) fn namespaces(text: &str) -> Result<Vec<Namespace>, String> {
             ),
             Some(_) => return Err("has token_keys that are no tables".into()),
         };
-        let event_max = match fields.remove("event_max") {
-            None => None,
-            Some(written) => {
-                let parse = value::bytes(MIN_EVENT_BYTES, 1 << 20, "64KiB");
-                let text =
-                    plain(written).ok_or("has an event_max that is neither text nor a whole number")?;
-                Some(parse(&text).map_err(|wrong| format!("has an event_max that {wrong}"))?)
-            }
-        };
-        Ok((fields, (access, token_keys, event_max)))
+        let event_max = plain(&mut fields, "event_max", value::bytes(MIN_EVENT_BYTES, 1 << 20, "64KiB"))?;
+        let retain_for = plain(&mut fields, "retain_for", value::age)?;
+        let retain_count = plain(&mut fields, "retain_count", value::count)?;
+        let prefix = prefix.into();
+        Ok((fields, Namespace { prefix, access, token_keys, event_max, retain_for, retain_count }))
     })?;
-    let one = |(prefix, (access, token_keys, event_max)): (String, _)| Namespace {
-        prefix: prefix.into(),
-        access,
-        token_keys,
-        event_max,
-    };
-    Ok(all.into_iter().map(one).collect())
+    Ok(all.into_iter().map(|(_, namespace)| namespace).collect())
 }
 
-fn plain(value: Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text),
-        Value::Integer(number) => Some(number.to_string()),
-        _ => None,
+/// Reads what namespaces are called by: how the names of their channels begin.
+///
+/// # Errors
+///
+/// The rest of a sentence that begins with what was given.
+pub fn parse_prefix(prefix: &str) -> Result<Box<str>, String> {
+    if !prefix.ends_with(SPACE_END) {
+        return Err("does not end with \":\", as namespaces do".into());
     }
+    Pattern::parse(&format!("{prefix}*")).map_err(|wrong| format!("begins no channel: it {wrong}"))?;
+    Ok(prefix.into())
+}
+
+/// A value that is written as text or as a whole number.
+fn plain<T>(
+    fields: &mut toml::Table,
+    name: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, String> {
+    let text = match fields.remove(name) {
+        None => return Ok(None),
+        Some(Value::String(text)) => text,
+        Some(Value::Integer(number)) => number.to_string(),
+        Some(_) => {
+            return Err(format!("has {} {name} that is neither text nor a whole number", article(name)));
+        }
+    };
+    parse(&text).map(Some).map_err(|wrong| format!("has {} {name} that {wrong}", article(name)))
+}
+
+fn article(name: &str) -> &'static str {
+    if name.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
 }
 
 impl Settings {
     /// What holds where there is no namespace.
     pub(crate) fn for_all(&self) -> Resolved {
-        let (access, event_max, is_written) = (self.access, self.event_max, self.access_is_written);
-        Resolved { access, token_keys: None, event_max, is_written }
+        Resolved {
+            access: self.access,
+            token_keys: None,
+            event_max: self.event_max,
+            retain_for: self.retain_for,
+            retain_count: self.retain_count,
+            is_written: self.access_is_written,
+        }
     }
 
     /// Largest data of an event on this channel, bytes.
@@ -104,9 +129,21 @@ impl Settings {
             .map_or(self.event_max, |(_, resolved)| resolved.event_max)
     }
 
+    /// The namespaces whose events stay for a time of their own: the prefix, how long, and how many; `None` is without limit. All that
+    /// belongs to no namespace among them keeps its events together with what is around it.
+    pub fn retained_apart(&self) -> impl Iterator<Item = (&str, Option<Duration>, Option<u64>)> {
+        let resolved = self.resolved().into_iter();
+        resolved.filter_map(|(prefix, resolved)| {
+            let own = self.namespaces.iter().find(|space| *space.prefix == *prefix)?;
+            let is_apart = own.retain_for.is_some() || own.retain_count.is_some();
+            is_apart.then_some((prefix, resolved.retain_for, resolved.retain_count))
+        })
+    }
+
     /// All namespaces in words, one a line, for whoever checks the settings.
     #[must_use]
     pub fn describe_namespaces(&self) -> Vec<String> {
+        let apart: BTreeSet<_> = self.retained_apart().map(|(prefix, ..)| prefix).collect();
         let one = |(prefix, resolved): (&str, Resolved)| {
             let access = match (resolved.access, &resolved.token_keys) {
                 (Access::Open, _) => "open".to_owned(),
@@ -117,7 +154,19 @@ impl Settings {
                     format!("token, with keys of its own: {}", names.join(", "))
                 }
             };
-            format!("namespace {prefix}  access: {access}; event_max: {} bytes", resolved.event_max)
+            let retention = match (resolved.retain_for, resolved.retain_count) {
+                _ if !apart.contains(prefix) => String::new(),
+                (None, None) => "; keeps all events".to_owned(),
+                (age, count) => {
+                    let age = age.map(|age| format!("; retain_for: {} s", age.as_secs()));
+                    let count = count.map(|count| format!("; retain_count: {count}"));
+                    age.unwrap_or_default() + &count.unwrap_or_default()
+                }
+            };
+            format!(
+                "namespace {prefix}  access: {access}; event_max: {} bytes{retention}",
+                resolved.event_max
+            )
         };
         self.resolved().into_iter().map(one).collect()
     }
@@ -137,6 +186,8 @@ impl Settings {
             resolved.is_written |= space.access.is_some();
             resolved.access = space.access.unwrap_or(resolved.access);
             resolved.event_max = space.event_max.unwrap_or(resolved.event_max);
+            resolved.retain_for = space.retain_for.unwrap_or(resolved.retain_for);
+            resolved.retain_count = space.retain_count.unwrap_or(resolved.retain_count);
             if let Some(keys) = &space.token_keys {
                 resolved.token_keys = Some(keys.clone());
             }

@@ -228,6 +228,11 @@ fn namespaces_have_what_is_around_them() {
         ("[namespaces.'a,b:']\naccess = 'open'", "begins no channel"),
         ("[namespaces.'shop:']\naccess = 'closed'", "has an access that"),
         ("[namespaces.'shop:']\nevent_max = 1", "has an event_max that"),
+        ("[namespaces.'shop:']\nretain_for = 'soon'", "has a retain_for that"),
+        (
+            "[namespaces.'shop:']\nretain_count = []",
+            "has a retain_count that is neither text nor a whole number",
+        ),
         ("[namespaces.'shop:']\nchanel = 'geheim'", "\"chanel\", which is not known"),
         ("[namespaces.'shop:']\naccess = 'token'", "there is no key that could sign one"),
         ("jsonp = true\n[namespaces.'shop:']\naccess = 'proxy'", "any page of the web could load"),
@@ -238,6 +243,27 @@ fn namespaces_have_what_is_around_them() {
     ] {
         let problem = wrong(text, &[]);
         assert!(problem.contains(says) && !problem.contains("geheim"), "{text}: {problem}");
+    }
+}
+
+#[test]
+fn namespace_that_sets_one_half_of_retention_has_the_other_from_around_it() {
+    let text = "retain_for = '2d'\n[namespaces.'shop:']\nretain_count = 9\n[namespaces.'shop:eu:']\nretain_for = '1h'\n\
+                [namespaces.'shop:us:']\nretain_count = 'none'\nretain_for = 0\n[namespaces.'crm:']\nevent_max = 100\n";
+    let settings = load(text, &[]).unwrap();
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    let apart: Vec<_> = settings.retained_apart().collect();
+    assert_eq!(
+        apart,
+        [
+            ("shop:", seconds(172_800), Some(9)),
+            ("shop:eu:", seconds(3600), Some(9)),
+            ("shop:us:", None, None)
+        ]
+    );
+    let said = settings.describe_namespaces().join("\n");
+    for ending in ["100 bytes\n", "; retain_for: 3600 s; retain_count: 9\n", "; keeps all events"] {
+        assert!(said.contains(ending), "{said}");
     }
 }
 

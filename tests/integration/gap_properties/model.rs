@@ -11,8 +11,8 @@ use crate::writers::Random;
 pub(super) struct Model {
     /// Also those that were trimmed.
     events: BTreeMap<u64, Placed>,
-    /// The last event that was trimmed; 0 when none was.
-    trimmed: u64,
+    /// What was trimmed of the namespaces of which something ever was.
+    namespaces: Namespaces,
     /// Where the log was restored: the newest id that the copy had, and the first that it may give since.
     rifts: Vec<(u64, u64)>,
 }
@@ -23,6 +23,40 @@ pub(super) struct Placed {
     pub(super) channel: String,
     /// Microseconds since 1970.
     pub(super) ts: u64,
+    pub(super) is_gone: bool,
+}
+
+/// By the prefixes of their channels; the empty one has what is in no other.
+#[derive(Clone, Debug)]
+struct Namespaces(BTreeMap<&'static str, Trimmed>);
+
+/// The last event that was trimmed of a namespace; zeros when none was.
+#[derive(Clone, Copy, Debug, Default)]
+struct Trimmed {
+    id: u64,
+    ts: u64,
+}
+
+impl Namespaces {
+    /// The one that a channel is in.
+    fn of(&self, channel: &str) -> &'static str {
+        let fits = self.0.keys().filter(|prefix| channel.starts_with(**prefix));
+        fits.max_by_key(|prefix| prefix.len()).expect("one fits all")
+    }
+
+    fn trimmed(&self, channels: &[&str]) -> Trimmed {
+        let each = channels.iter().map(|channel| self.0[self.of(channel)]);
+        each.fold(Trimmed::default(), |one, other| Trimmed {
+            id: one.id.max(other.id),
+            ts: one.ts.max(other.ts),
+        })
+    }
+}
+
+impl Default for Namespaces {
+    fn default() -> Self {
+        Self([("", Trimmed::default())].into())
+    }
 }
 
 /// What a client sends.
@@ -43,12 +77,13 @@ impl Model {
     pub(super) fn newest(&self) -> u64 {
         let event = self.events.keys().next_back().copied().unwrap_or(0);
         let rift = self.rifts.last().map_or(0, |rift| rift.1 - 1);
-        event.max(rift).max(self.trimmed)
+        event.max(rift)
     }
 
-    /// How many events are there.
-    pub(super) fn len(&self) -> usize {
-        self.events.range(self.trimmed + 1..).count()
+    /// How many events are there whose channels begin so.
+    pub(super) fn len(&self, namespace: &str) -> usize {
+        let events = self.events.values();
+        events.filter(|event| !event.is_gone && event.channel.starts_with(namespace)).count()
     }
 
     pub(super) fn append(&mut self, id: u64, placed: Placed) {
@@ -57,11 +92,16 @@ impl Model {
         self.events.insert(id, placed);
     }
 
-    /// Keeps the newest `keep`; returns how many go.
-    pub(super) fn trim(&mut self, keep: usize) -> usize {
-        let go = self.len().saturating_sub(keep);
-        if let Some(last) = self.events.range(self.trimmed + 1..).take(go).last() {
-            self.trimmed = *last.0;
+    /// Keeps the newest `keep` of a namespace, or of all channels, where it is empty; returns how many go.
+    pub(super) fn trim(&mut self, namespace: &'static str, keep: usize) -> usize {
+        let around = self.namespaces.0[self.namespaces.of(namespace)];
+        self.namespaces.0.entry(namespace).or_insert(around);
+        let go = self.len(namespace).saturating_sub(keep);
+        let there = self.events.iter_mut().filter(|(_, event)| !event.is_gone);
+        for (id, event) in there.filter(|(_, event)| event.channel.starts_with(namespace)).take(go) {
+            event.is_gone = true;
+            let trimmed = Trimmed { id: *id, ts: event.ts };
+            self.namespaces.0.insert(self.namespaces.of(&event.channel), trimmed);
         }
         go
     }
@@ -80,8 +120,9 @@ impl Model {
     /// What a client must be told.
     pub(super) fn expected(&self, cursor: Cursor, channels: &[&str]) -> Told {
         let newest = self.newest();
+        let trimmed = self.namespaces.trimmed(channels);
         let after = |start: u64| -> Vec<u64> {
-            let events = self.events.range(start.max(self.trimmed) + 1..);
+            let events = self.events.range(start.max(trimmed.id) + 1..).filter(|(_, event)| !event.is_gone);
             let mine = events.filter(|(_, event)| channels.contains(&event.channel.as_str()));
             mine.map(|(id, _)| *id).collect()
         };
@@ -92,27 +133,25 @@ impl Model {
             Cursor::After(seen) => {
                 // The client saw events that this log does not have: those of the lost part, or of another log.
                 let lost = self.rifts.iter().rev().find(|(last, first)| *last < seen && seen < first - 1);
-                let foreign = (seen > newest).then_some(self.trimmed);
-                if let Some(start) = lost.map(|rift| (rift.1 - 1).max(self.trimmed)).or(foreign) {
+                let foreign = (seen > newest).then_some(trimmed.id);
+                if let Some(start) = lost.map(|rift| (rift.1 - 1).max(trimmed.id)).or(foreign) {
                     return told(gap(seen, start, "ahead"), start);
                 }
                 // Some of those that it did not see are gone: exactly up to the last one that was trimmed.
-                let missing = self.events.range(seen + 1..).any(|(id, _)| *id <= self.trimmed);
+                let missing = self.events.range(seen + 1..).any(|(id, _)| *id <= trimmed.id);
                 if missing {
-                    return told(gap(seen, self.trimmed, "trimmed"), self.trimmed);
+                    return told(gap(seen, trimmed.id, "trimmed"), trimmed.id);
                 }
                 told(None, seen)
             }
             Cursor::Since(time) => {
                 let since = time.saturating_sub(SLACK);
-                let first = self.events.iter().find(|(_, event)| event.ts > since).map(|(id, _)| *id);
-                match first {
-                    Some(first) if first <= self.trimmed => {
-                        told(gap(0, self.trimmed, "trimmed"), self.trimmed)
-                    }
-                    Some(first) => told(None, first - 1),
-                    None => told(None, newest),
+                if trimmed.ts > since {
+                    return told(gap(0, trimmed.id, "trimmed"), trimmed.id);
                 }
+                let there = self.events.iter().filter(|(_, event)| !event.is_gone);
+                let first = there.filter(|(_, event)| event.ts > since).map(|(id, _)| *id).next();
+                told(None, first.map_or(newest, |first| first - 1))
             }
         }
     }
@@ -133,7 +172,11 @@ impl Model {
         match random.below(16) {
             0 => Cursor::After(0),
             1 => Cursor::Now,
-            2..4 => Cursor::After(near(self.trimmed, random)),
+            2..4 => {
+                let all: Vec<_> = self.namespaces.0.values().collect();
+                let trimmed = all[random.below(all.len() as u64) as usize];
+                Cursor::After(near(trimmed.id, random))
+            }
             4 => Cursor::After(near(self.newest(), random)),
             5 => Cursor::After(self.newest() + 1 + random.below(1 << 40)),
             6 => Cursor::After(i64::MAX as u64),

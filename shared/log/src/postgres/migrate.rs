@@ -6,10 +6,11 @@
 use super::{Connection, Failure, PostgresLog};
 use crate::{LogError, Migrated};
 
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../migrations/postgres/0001_event_log.sql"),
     include_str!("../../migrations/postgres/0002_trim.sql"),
     include_str!("../../migrations/postgres/0003_concurrent_commits.sql"),
+    include_str!("../../migrations/postgres/0004_namespaces.sql"),
 ];
 
 /// The newest migration.

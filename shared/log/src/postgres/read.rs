@@ -5,12 +5,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use everpoll_protocol::{Bounds, Channel, Cursor, Data, Event, Kind, Resume, Rift, Timestamp, WaitId};
+use everpoll_protocol::{
+    Bounds, Channel, Cursor, Data, Event, Kind, LowMarks, Resume, Rift, Timestamp, WaitId,
+};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::{Connection, Failure, PostgresLog};
-use crate::{Limit, LogError, Read};
+use crate::{Latest, Limit, LogError, Read};
 
 /// The steps until the start of a read stands still: cursor, then behind a gap, then behind what was trimmed meanwhile.
 const STEPS: usize = 5;
@@ -49,7 +51,8 @@ impl PostgresLog {
             let first = one(&rows)?;
             let (bounds, again) = (bounds_of(first), first.get(3));
             let (events, more) = events_of(&rows, 4)?;
-            Ok(Found { bounds, rift: None, trimmed: false, events, more, again }.into_read(after, None))
+            let read = Read::new(bounds, Resume { after, gap: None }, events, more);
+            Ok(Read { low_marks: low_marks_of(first, bounds, 11), again, ..read })
         })
     }
 
@@ -57,7 +60,7 @@ impl PostgresLog {
         let sql = "with b as (select * from everpoll.bounds()),
             newest as (select id, size from everpoll.places where id <= (select newest from b) order by id desc limit $1::bigint + 1),
             sums as (select id, row_number() over w as place, sum(size) over w as total from newest window w as (order by id desc))
-            select greatest(b.low, b.origin, (select max(id) from sums where place > $1 or total > $2)) from b";
+            select greatest((select min(low) from everpoll.namespaces), b.origin, (select max(id) from sums where place > $1 or total > $2)) from b";
         self.run(|connection| {
             let parameters = (i64::from(limit.events.max(1)), signed(limit.bytes));
             let rows = connection.query(sql, &[(&parameters.0, Type::INT8), (&parameters.1, Type::INT8)])?;
@@ -65,20 +68,18 @@ impl PostgresLog {
         })
     }
 
-    pub(crate) fn latest(
-        &mut self,
-        channels: &[Channel],
-        up_to: u64,
-    ) -> Result<(Bounds, Vec<u64>), LogError> {
+    pub(crate) fn latest(&mut self, channels: &[Channel], up_to: u64) -> Result<Latest, LogError> {
         // The outer join: without channels, there is a row for the bounds.
-        let sql = "select b.low, b.newest, b.origin, c.name is not null,
+        let sql = "select b.low, b.newest, b.origin, m.prefixes, m.lows, c.name is not null,
               coalesce((select max(p.id) from everpoll.places p where p.channel = c.name and p.id <= $2), 0)
-            from everpoll.bounds() b left join unnest($1) with ordinality c(name, place) on true order by c.place";
+            from everpoll.bounds() b cross join everpoll.marks m left join unnest($1) with ordinality c(name, place) on true order by c.place";
         let (names, up_to): (Vec<&str>, _) = (channels.iter().map(Channel::as_str).collect(), signed(up_to));
         self.run(|connection| {
             let rows = connection.query(sql, &[(&names, Type::TEXT_ARRAY), (&up_to, Type::INT8)])?;
-            let bounds = bounds_of(one(&rows)?);
-            Ok((bounds, rows.iter().filter(|row| row.get(3)).map(|row| id(row, 4)).collect()))
+            let first = one(&rows)?;
+            let bounds = bounds_of(first);
+            let ids = rows.iter().filter(|row| row.get(5)).map(|row| id(row, 6)).collect();
+            Ok(Latest { bounds, low_marks: low_marks_of(first, bounds, 3), ids })
         })
     }
 
@@ -104,16 +105,6 @@ struct Found {
     trimmed: bool,
     events: Vec<Event>,
     more: bool,
-    /// Whether there may be news soon without a wake-up.
-    again: bool,
-}
-
-impl Found {
-    fn into_read(self, after: u64, gap: Option<everpoll_protocol::Gap>) -> Read {
-        let Self { bounds, events, more, again, .. } = self;
-        let next = events.last().filter(|_| more).map_or(bounds.newest, |event| event.id);
-        Read { bounds, gap, after, events, next, more, again }
-    }
 }
 
 /// Reads from `after`, and again from where the snapshot says that reading must begin, until both agree.
@@ -131,7 +122,7 @@ fn settle(
         // What is gone is gone from this snapshot as well, so most of the time nothing was read that must not be.
         let is_whole = |found: &Found| found.events.first().is_none_or(|first| first.id > resume.after);
         if resume.after == after || resume.after > after && is_whole(&found) {
-            return Ok(found.into_read(resume.after, resume.gap));
+            return Ok(Read::new(found.bounds, resume, found.events, found.more));
         }
         after = resume.after;
     }
@@ -167,7 +158,7 @@ fn find(
     let trimmed = first.get::<_, Option<bool>>(3).unwrap_or(false);
     let bounds = bounds_of(first);
     let (events, more) = events_of(&rows, 6)?;
-    Ok(Found { bounds, rift, trimmed, events, more, again: false })
+    Ok(Found { bounds, rift, trimmed, events, more })
 }
 
 /// The events, which begin in the column after that of the candidates; and whether a limit left out some of these.
@@ -199,6 +190,15 @@ fn last_before(connection: &mut Connection, since: Timestamp) -> Result<(Bounds,
 
 fn bounds_of(row: &Row) -> Bounds {
     Bounds { low: id(row, 0), newest: id(row, 1), origin: id(row, 2) }
+}
+
+/// The low-water marks in two columns from this one on; without them, there is one mark, which the bounds have.
+fn low_marks_of(row: &Row, bounds: Bounds, column: usize) -> LowMarks {
+    let prefixes: Option<Vec<&str>> = row.get(column);
+    let Some(prefixes) = prefixes else { return LowMarks::of_all(bounds.low) };
+    let lows: Vec<i64> = row.get(column + 1);
+    let lows = lows.into_iter().map(|low| low.try_into().unwrap_or(0));
+    LowMarks::new(prefixes.into_iter().map(Into::into).zip(lows))
 }
 
 /// An event whose columns begin at `column`.

@@ -15,9 +15,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use super::{Failure, mark, signed};
 use crate::{LogError, Migrated, Options};
 
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../../migrations/sqlite/0001_event_log.sql"),
     include_str!("../../migrations/sqlite/0002_cursor.sql"),
+    include_str!("../../migrations/sqlite/0003_namespaces.sql"),
 ];
 
 /// "Evpo" in the file's header, so that `file` and this program tell it from other databases.

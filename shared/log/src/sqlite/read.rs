@@ -3,8 +3,9 @@
 use everpoll_protocol::{Bounds, Channel, Cursor, Data, Event, Kind, Resume, Rift, Timestamp, WaitId};
 use rusqlite::{Connection, OptionalExtension, Rows, Transaction, params};
 
+use super::namespaces::Namespaces;
 use super::{SqliteLog, signed, unsigned};
-use crate::{Limit, LogError, Read};
+use crate::{Latest, Limit, LogError, Read};
 
 impl SqliteLog {
     pub(crate) fn read(
@@ -15,14 +16,14 @@ impl SqliteLog {
     ) -> Result<Read, LogError> {
         self.run(|connection| {
             let snapshot = connection.transaction()?;
-            let bounds = bounds(&snapshot)?;
+            let (bounds, low_ts) = bounds_of(&snapshot, channels)?;
             let resume = match cursor {
                 Cursor::Now => return Ok(Read::nothing(bounds, bounds.newest)),
                 Cursor::After(seen) => bounds.resume(seen, rift(&snapshot, seen)?),
-                Cursor::Since(since) => resume_since(&snapshot, bounds, since)?,
+                Cursor::Since(since) => resume_since(&snapshot, bounds, low_ts, since)?,
             };
             let (events, more) = collect(&snapshot, channels, resume.after, limit)?;
-            Ok(found(bounds, resume, events, more))
+            Ok(Read::new(bounds, resume, events, more))
         })
     }
 
@@ -30,8 +31,9 @@ impl SqliteLog {
         let read = self.run(|connection| {
             let snapshot = connection.transaction()?;
             let bounds = bounds(&snapshot)?;
+            let low_marks = Namespaces::read(&snapshot)?.low_marks();
             let (events, more) = collect(&snapshot, &[], after, limit)?;
-            Ok(found(bounds, Resume { after, gap: None }, events, more))
+            Ok(Read { low_marks, ..Read::new(bounds, Resume { after, gap: None }, events, more) })
         })?;
         // Applications that insert with plain SQL do not.
         self.mark(read.bounds.newest);
@@ -54,15 +56,11 @@ impl SqliteLog {
                     break;
                 }
             }
-            Ok(start.max(bounds.low).max(bounds.origin))
+            Ok(start.max(Namespaces::read(&snapshot)?.lowest()).max(bounds.origin))
         })
     }
 
-    pub(crate) fn latest(
-        &mut self,
-        channels: &[Channel],
-        up_to: u64,
-    ) -> Result<(Bounds, Vec<u64>), LogError> {
+    pub(crate) fn latest(&mut self, channels: &[Channel], up_to: u64) -> Result<Latest, LogError> {
         self.run(|connection| {
             let snapshot = connection.transaction()?;
             let mut newest = snapshot
@@ -71,8 +69,9 @@ impl SqliteLog {
                 let parameters = params![channel.as_str(), signed(up_to)];
                 newest.query_row(parameters, |row| Ok(unsigned(row.get(0)?)))
             });
-            let newest = newest.collect::<rusqlite::Result<_>>()?;
-            Ok((bounds(&snapshot)?, newest))
+            let ids = newest.collect::<rusqlite::Result<_>>()?;
+            let low_marks = Namespaces::read(&snapshot)?.low_marks();
+            Ok(Latest { bounds: bounds(&snapshot)?, low_marks, ids })
         })
     }
 
@@ -91,6 +90,17 @@ pub(super) fn bounds(connection: &Connection) -> rusqlite::Result<Bounds> {
     })
 }
 
+/// The same with the low-water mark of these channels, and the latest time of what is gone of them; no channels means all.
+fn bounds_of(connection: &Connection, channels: &[Channel]) -> rusqlite::Result<(Bounds, i64)> {
+    let all = bounds(connection)?;
+    if channels.is_empty() {
+        let low_ts = connection.prepare_cached("select low_ts from log")?.query_row([], |row| row.get(0))?;
+        return Ok((all, low_ts));
+    }
+    let (low, low_ts) = Namespaces::read(connection)?.low_of(channels);
+    Ok((Bounds { low: unsigned(low), ..all }, low_ts))
+}
+
 /// The rift that `seen` lies in.
 fn rift(connection: &Connection, seen: u64) -> rusqlite::Result<Option<Rift>> {
     let mut statement = connection.prepare_cached(
@@ -101,17 +111,20 @@ fn rift(connection: &Connection, seen: u64) -> rusqlite::Result<Option<Rift>> {
     statement.query_row([signed(seen)], rift).optional()
 }
 
-fn resume_since(connection: &Connection, bounds: Bounds, since: Timestamp) -> rusqlite::Result<Resume> {
+fn resume_since(
+    connection: &Connection,
+    bounds: Bounds,
+    low_ts: i64,
+    since: Timestamp,
+) -> rusqlite::Result<Resume> {
     let since = signed(since.micros());
-    let trimmed =
-        connection.prepare_cached("select low_ts > ?1 from log")?.query_row([since], |row| row.get(0))?;
     // Clocks are set back at times, so the event with the lowest time need not be the first; among the next hundred,
     // it is looked for.
     let first: Option<i64> = connection
         .prepare_cached("select min(id) from (select id from events where ts > ?1 order by ts limit 100)")?
         .query_row([since], |row| row.get(0))?;
     let last = first.map_or(bounds.newest, |id| unsigned(id - 1));
-    Ok(bounds.resume_since(last, trimmed))
+    Ok(bounds.resume_since(last, low_ts > since))
 }
 
 /// The events after `after` that fit, and whether there are more.
@@ -183,9 +196,4 @@ fn event(id: i64, row: &rusqlite::Row<'_>) -> rusqlite::Result<Event> {
         exclude: exclude.and_then(|exclude| WaitId::parse(exclude.as_bytes()).ok()),
         ts: Timestamp::from_micros(unsigned(row.get(4)?)),
     })
-}
-
-fn found(bounds: Bounds, resume: Resume, events: Vec<Event>, more: bool) -> Read {
-    let next = events.last().filter(|_| more).map_or(bounds.newest, |event| event.id);
-    Read { bounds, gap: resume.gap, after: resume.after, events, next, more, again: false }
 }

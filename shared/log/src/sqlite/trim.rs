@@ -2,16 +2,18 @@
 
 use std::time::SystemTime;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-use super::{SqliteLog, file, read, signed, unsigned};
-use crate::{LogError, Retention};
+use super::namespaces::Namespaces;
+use super::{SqliteLog, file, read, signed};
+use crate::{LogError, Part, Retention, Trimmed};
 
 /// What has to go by count. Counting reads a whole index, so it is done once for all batches, and not while publishers wait;
 /// events that come meanwhile only make it keep a few more than wanted, until it is found again.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Surplus {
-    keep: u64,
+    part: Part,
     up_to: i64,
     /// How often the log had been restored. In an older copy of it, nothing may have to go.
     restores: i64,
@@ -19,40 +21,69 @@ pub(super) struct Surplus {
 
 /// What does not stay: what is older than this, and what is in surplus.
 #[derive(Clone, Copy)]
-struct Old {
+struct Old<'a> {
     cutoff: i64,
-    surplus: Option<Surplus>,
+    surplus: Option<&'a Surplus>,
+}
+
+/// How far a batch goes.
+struct Walk {
+    /// The first id is behind this one, and the last one is the other.
+    from: i64,
+    to: i64,
+    /// How many events were looked at, those of other parts among them.
+    looked: u32,
+    /// The ids that go.
+    gone: Vec<i64>,
+    /// As they are afterwards.
+    namespaces: Namespaces,
 }
 
 impl SqliteLog {
-    pub(crate) fn trim(&mut self, keep: &Retention, batch: u32) -> Result<u64, LogError> {
-        let known = self.surplus.filter(|surplus| Some(surplus.keep) == keep.max_events);
-        let surplus = match (known, keep.max_events) {
-            (None, Some(count)) => self.run(|connection| Ok(find_surplus(connection, count)?))?,
-            _ => known,
+    pub(crate) fn trim(&mut self, part: &Part, batch: u32) -> Result<Trimmed, LogError> {
+        let known = self.surplus.take().filter(|surplus| surplus.part == *part);
+        let was_known = known.is_some();
+        let surplus = match (known, part.keep.max_events) {
+            (None, Some(count)) => self.run(|connection| Ok(find_surplus(connection, part, count)?))?,
+            (known, _) => known,
         };
-        self.surplus = surplus;
-        let removed = self.remove(Old { cutoff: cutoff(keep), surplus }, batch)?;
-        if removed == 0 || removed < u64::from(batch) {
-            self.surplus = None;
-        }
+        let old = Old { cutoff: cutoff(&part.keep), surplus: surplus.as_ref() };
+        let trimmed = self.remove(part, old, batch)?;
         // What was known may be from long ago; nothing to do means that there is nothing to do now.
-        if removed == 0 && known.is_some() { self.trim(keep, batch) } else { Ok(removed) }
+        match trimmed {
+            Trimmed { more: true, .. } => self.surplus = surplus,
+            Trimmed { removed: 0, .. } if was_known => return self.trim(part, batch),
+            Trimmed { .. } => {}
+        }
+        Ok(trimmed)
     }
 
-    fn remove(&mut self, old: Old, batch: u32) -> Result<u64, LogError> {
+    fn remove(&mut self, part: &Part, old: Old<'_>, batch: u32) -> Result<Trimmed, LogError> {
         self.run(|connection| {
             // Looked at without the lock first: most of the time there is nothing to do.
-            if oldest(connection, old, batch)?.is_none() {
-                return Ok(0);
+            let first = walk(connection, part, old, batch)?;
+            if first.looked == 0 && !first.namespaces.has_new {
+                return Ok(Trimmed::default());
             }
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let Some((mark, mark_ts)) = oldest(&transaction, old, batch)? else { return Ok(0) };
-            // The mark first: the trigger on events lets go only what lies below it.
-            transaction.execute("update log set low = ?1, low_ts = max(low_ts, ?2)", [mark, mark_ts])?;
-            let removed = transaction.execute("delete from events where id <= ?1", [mark])?;
+            let walk = walk(&transaction, part, old, batch)?;
+            // The marks first: the trigger on events lets go only what lies below them.
+            walk.namespaces.write(&transaction)?;
+            transaction.execute(
+                "update log set low = max(low, (select max(low) from namespaces)),
+                    low_ts = max(low_ts, (select max(low_ts) from namespaces)), trims = trims + 1",
+                [],
+            )?;
+            if walk.gone.len() == walk.looked as usize {
+                transaction.execute("delete from events where id > ?1 and id <= ?2", [walk.from, walk.to])?;
+            } else {
+                let mut delete = transaction.prepare_cached("delete from events where id = ?1")?;
+                for id in &walk.gone {
+                    delete.execute([id])?;
+                }
+            }
             transaction.commit()?;
-            Ok(removed as u64)
+            Ok(Trimmed { removed: walk.gone.len() as u64, more: walk.looked > 0 && walk.looked == batch })
         })
     }
 
@@ -76,40 +107,73 @@ fn cutoff(keep: &Retention) -> i64 {
     cutoff.map_or(i64::MIN, |time| signed(u64::try_from(time.as_micros()).unwrap_or(0)))
 }
 
-fn find_surplus(connection: &mut Connection, keep: u64) -> rusqlite::Result<Option<Surplus>> {
+/// The newest id that has to go, so that the newest `keep` of the part's events stay.
+fn find_surplus(connection: &mut Connection, part: &Part, keep: u64) -> rusqlite::Result<Option<Surplus>> {
     let snapshot = connection.transaction()?;
-    let number = |sql: &str| snapshot.query_row(sql, [], |row| row.get::<_, i64>(0));
-    let surplus = unsigned(number("select count(*) from events")?).saturating_sub(keep);
-    if surplus == 0 {
-        return Ok(None);
-    }
-    let sql = "select id from events where id > (select low from log) order by id limit 1 offset ?1";
-    let up_to = snapshot.query_row(sql, [signed(surplus - 1)], |row| row.get(0)).optional()?;
+    // One that counts has one prefix.
+    let prefix = part.prefixes.first().map_or("", |prefix| prefix);
+    let inner = part.own.iter().filter(|own| own.starts_with(prefix) && ***own != *prefix);
+    let inner: Vec<_> = inner.map(AsRef::as_ref).collect();
+    // The plus keeps SQLite from reading along the ids where the namespace is a small part of the log. ';' follows ':', with which a
+    // prefix ends.
+    let sql = match (prefix, inner.is_empty()) {
+        ("", true) => "select id from events order by id desc limit 1 offset ?1",
+        ("", false) => {
+            "select id from events where not exists (
+                select 1 from json_each(?3) where substr(channel, 1, length(value)) = value)
+            order by id desc limit 1 offset ?1"
+        }
+        _ => {
+            "select id from events where channel >= ?2 and channel < substr(?2, 1, length(?2) - 1) || ';' and not exists (
+                select 1 from json_each(?3) where substr(channel, 1, length(value)) = value)
+            order by +id desc limit 1 offset ?1"
+        }
+    };
+    let up_to = {
+        let mut statement = snapshot.prepare(sql)?;
+        let inner = serde_json::Value::from(inner).to_string();
+        let parameters = [&signed(keep) as &dyn rusqlite::ToSql, &prefix, &inner];
+        statement.query_row(&parameters[..statement.parameter_count()], |row| row.get(0)).optional()?
+    };
     let restores = restores(&snapshot)?;
-    Ok(up_to.map(|up_to| Surplus { keep, up_to, restores }))
+    Ok(up_to.map(|up_to| Surplus { part: part.clone(), up_to, restores }))
 }
 
 fn restores(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("select count(*) from rifts")?.query_row([], |row| row.get(0))
 }
 
-/// The newest id that goes in this batch, and the latest time of what goes. Ids, not times, decide what is oldest: the
-/// first event that stays keeps all that follow it.
-fn oldest(connection: &Connection, old: Old, batch: u32) -> rusqlite::Result<Option<(i64, i64)>> {
+/// What goes in this batch. Ids, not times, decide what is oldest: the first event of the part that stays keeps all that follow it.
+fn walk(connection: &Connection, part: &Part, old: Old<'_>, batch: u32) -> rusqlite::Result<Walk> {
     let up_to = match old.surplus {
         Some(surplus) if surplus.restores == restores(connection)? => surplus.up_to,
         _ => 0,
     };
-    let mut statement = connection
-        .prepare_cached("select id, ts from events where id > (select low from log) order by id limit ?1")?;
-    let mut rows = statement.query(params![batch])?;
-    let mut mark = None;
+    let namespaces = Namespaces::read(connection)?.part(part);
+    let from = namespaces.start();
+    let mut walk = Walk { from, to: from, looked: 0, gone: Vec::new(), namespaces };
+    let mut statement =
+        connection.prepare_cached("select id, ts, channel from events where id > ?1 order by id limit ?2")?;
+    let mut rows = statement.query(params![from, batch])?;
     while let Some(row) = rows.next()? {
         let (id, ts): (i64, i64) = (row.get(0)?, row.get(1)?);
-        if id > up_to && ts >= old.cutoff {
-            break;
+        let channel = match row.get_ref(2)? {
+            ValueRef::Text(name) => String::from_utf8_lossy(name),
+            _ => "".into(),
+        };
+        let place = walk.namespaces.place_of(&channel);
+        let namespace = &mut walk.namespaces[place];
+        if namespace.is_mine {
+            if id > up_to && ts >= old.cutoff {
+                break;
+            }
+            namespace.low = namespace.low.max(id);
+            namespace.low_ts = namespace.low_ts.max(ts);
+            walk.gone.push(id);
         }
-        mark = Some((id, mark.map_or(ts, |(_, latest): (i64, i64)| latest.max(ts))));
+        (walk.to, walk.looked) = (id, walk.looked + 1);
     }
-    Ok(mark)
+    let to = walk.to;
+    walk.namespaces.mine().for_each(|namespace| namespace.seen = namespace.seen.max(to));
+    Ok(walk)
 }
