@@ -148,9 +148,7 @@ impl Window {
     /// Takes in what of the log is gone.
     pub(crate) fn bound(&mut self, bounds: &Bounds, low_marks: &LowMarks) {
         (self.low, self.origin) = (bounds.low, bounds.origin);
-        if self.low_marks != *low_marks {
-            self.low_marks = low_marks.clone();
-        }
+        self.low_marks = low_marks.clone();
     }
 
     /// Appends the next events, ascending, and says up to where the log is known now.

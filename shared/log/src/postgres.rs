@@ -37,11 +37,13 @@ pub struct PostgresLog {
     connection: Option<Connection>,
     /// The newest id that has to go by count, found once for many batches.
     surplus: Option<trim::Surplus>,
+    /// The low-water marks of namespaces.
+    known: Option<read::Known>,
 }
 
 impl PostgresLog {
     pub(crate) fn new(server: Server, options: Options) -> Self {
-        Self { server, options, connection: None, surplus: None }
+        Self { server, options, connection: None, surplus: None, known: None }
     }
 
     pub(crate) fn set_patience(&mut self, patience: Option<Duration>) {

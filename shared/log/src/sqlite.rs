@@ -31,11 +31,13 @@ pub struct SqliteLog {
     marked: u64,
     /// The newest id that has to go by count, found once for many batches.
     surplus: Option<trim::Surplus>,
+    /// The low-water marks of namespaces.
+    known: Option<read::Known>,
 }
 
 impl SqliteLog {
     pub(crate) fn new(path: PathBuf, options: Options) -> Self {
-        Self { path, options, file: None, marked: 0, surplus: None }
+        Self { path, options, file: None, marked: 0, surplus: None, known: None }
     }
 
     pub(crate) fn migrate(&mut self) -> Result<Migrated, LogError> {

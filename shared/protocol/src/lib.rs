@@ -48,7 +48,7 @@ mod wait;
 
 pub use access::{
     Access, Algorithm, Grant, Live, Pattern, Patterns, Proxies, PublishKey, Publisher, SPACE_END, Space,
-    Spaces, Subnet, TokenKey, Tokens, Verified,
+    Spaces, Subnet, TokenKey, Tokens, Verified, prefixes_of,
 };
 pub use batch::{BATCH_BYTES, BATCH_EVENTS, Batch, Page, Record};
 pub use channel::{Channel, Channels, MAX_CHANNEL_BYTES, MAX_CHANNELS};

@@ -1,8 +1,9 @@
 //! How much of the log is gone, for each namespace whose events stay for longer or shorter than the others.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::Channel;
+use crate::{Channel, prefixes_of};
 
 /// The low-water marks: up to which id events are gone, by the beginning of their channels' names. The longest one that a name begins
 /// with is the channel's.
@@ -10,33 +11,21 @@ use crate::Channel;
 pub struct LowMarks {
     /// Of the channels that are in no namespace.
     rest: u64,
-    /// Longest first, and none where all have the same mark.
-    namespaces: Option<Arc<[Mark]>>,
+    namespaces: Arc<HashMap<Box<str>, u64>>,
 }
-
-/// A prefix and its mark.
-type Mark = (Box<str>, u64);
 
 impl LowMarks {
     /// One mark for all channels.
     #[must_use]
     pub fn of_all(low: u64) -> Self {
-        Self { rest: low, namespaces: None }
+        Self { rest: low, namespaces: Arc::default() }
     }
 
     /// These, by their prefixes; the empty one has all channels that are in no other.
     pub fn new(marks: impl IntoIterator<Item = (Box<str>, u64)>) -> Self {
-        let mut rest = 0;
-        let mut namespaces: Vec<_> = marks.into_iter().collect();
-        namespaces.retain(|(prefix, low)| {
-            let is_rest = prefix.is_empty();
-            if is_rest {
-                rest = *low;
-            }
-            !is_rest
-        });
-        namespaces.sort_unstable_by(|one, other| other.0.len().cmp(&one.0.len()).then(one.0.cmp(&other.0)));
-        Self { rest, namespaces: (!namespaces.is_empty()).then(|| namespaces.into()) }
+        let mut namespaces: HashMap<_, _> = marks.into_iter().collect();
+        let rest = namespaces.remove("").unwrap_or(0);
+        Self { rest, namespaces: Arc::new(namespaces) }
     }
 
     /// That of one channel.
@@ -56,26 +45,18 @@ impl LowMarks {
         if self == others {
             return;
         }
-        let prefixes =
-            |marks: &Self| marks.namespaces().map(|(prefix, _)| prefix.clone()).collect::<Vec<_>>();
-        let mut all = prefixes(self);
-        all.extend(prefixes(others));
-        all.push("".into());
-        all.sort_unstable();
-        all.dedup();
         // A namespace that only one of them knows has in the other what is around it.
-        *self = Self::new(all.into_iter().map(|prefix| {
-            let low = self.of_name(&prefix).max(others.of_name(&prefix));
-            (prefix, low)
-        }));
+        let all = self.namespaces.keys().chain(others.namespaces.keys());
+        let higher = |name: &str| self.of_name(name).max(others.of_name(name));
+        let namespaces = all.map(|prefix| (prefix.clone(), higher(prefix))).collect();
+        *self = Self { rest: self.rest.max(others.rest), namespaces: Arc::new(namespaces) };
     }
 
     fn of_name(&self, name: &str) -> u64 {
-        self.namespaces().find(|(prefix, _)| name.starts_with(&**prefix)).map_or(self.rest, |(_, low)| *low)
-    }
-
-    fn namespaces(&self) -> impl Iterator<Item = &Mark> {
-        self.namespaces.iter().flat_map(|all| all.iter())
+        if self.namespaces.is_empty() {
+            return self.rest;
+        }
+        prefixes_of(name).find_map(|prefix| self.namespaces.get(prefix)).copied().unwrap_or(self.rest)
     }
 }
 

@@ -18,6 +18,26 @@ create table everpoll.namespaces (
 );
 insert into everpoll.namespaces (prefix, low, low_ts, seen) select '', low, low_ts, low from everpoll.log;
 
+-- Changes with each change of a mark. Without it, whoever follows the log would have to read all marks again each time.
+alter table everpoll.log add column trims bigint not null default 0;
+
+-- The beginnings of a channel's name that end with a colon: all prefixes that it could have, which are few however many namespaces
+-- there are. This and the next have no settings of their own, so that they become a part of the statement that they are used in.
+create function everpoll.prefixes_of(channel text) returns table (prefix text, colons integer)
+language sql stable as $$
+  select array_to_string((string_to_array(channel, ':'))[1:colons], ':') || ':', colons
+  from generate_series(1, cardinality(string_to_array(channel, ':')) - 1) colons
+$$;
+
+-- The namespace that a channel is in.
+create function everpoll.namespace_of(channel text) returns table (prefix text, low bigint, low_ts timestamptz)
+language sql stable as $$
+  select n.prefix, n.low, n.low_ts
+  from (select * from everpoll.prefixes_of(channel) union all select '', 0) beginning (prefix, colons)
+    join everpoll.namespaces n on n.prefix = beginning.prefix
+  order by beginning.colons desc limit 1
+$$;
+
 -- As before, with the mark of the channels: the highest, where they are in several namespaces.
 create or replace function everpoll.read(from_id bigint, most bigint, bytes bigint, seen bigint, since timestamptz, channels text[])
 returns table (
@@ -35,9 +55,7 @@ begin
       from (select * from everpoll.log limit 1) l, (select coalesce(max(r.before) - 1, 0) as origin from everpoll.rifts r) o,
         -- Nulls where all channels are asked for.
         (select max(n.low) as low, max(n.low_ts) as low_ts
-          from unnest(read.channels) c (name) cross join lateral (
-            select s.low, s.low_ts from everpoll.namespaces s where starts_with(c.name, s.prefix)
-            order by length(s.prefix) desc limit 1) n) m
+          from unnest(read.channels) c (name) cross join lateral everpoll.namespace_of(c.name) n) m
     ), rift as materialized (
       select r.after, r.before from everpoll.rifts r
       where r.after < seen and r.before - 1 > seen order by r.before desc limit 1
@@ -66,18 +84,15 @@ begin
 end
 $$;
 
--- The marks of all namespaces, in one row; nulls where there is only one, whose mark everpoll.log has.
-create view everpoll.marks as
-  select case when count(*) > 1 then array_agg(prefix order by prefix) end as prefixes,
-    case when count(*) > 1 then array_agg(low order by prefix) end as lows
-  from everpoll.namespaces;
+-- The marks of all namespaces, in one row.
+create view everpoll.marks as select array_agg(prefix) as prefixes, array_agg(low) as lows from everpoll.namespaces;
 
--- As before, and with the marks of all namespaces in the first row; nulls where there is only one.
+-- As before, and with the number that changes with the marks.
 drop function everpoll.tail(bigint, bigint, bigint);
 create function everpoll.tail(from_id bigint, most bigint, bytes bigint)
 returns table (
   low bigint, newest bigint, origin bigint, again boolean, candidates bigint,
-  id bigint, channel text, type text, data text, exclude text, ts timestamptz, prefixes text[], lows bigint[])
+  id bigint, channel text, type text, data text, exclude text, ts timestamptz, trims bigint)
 language plpgsql volatile set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set jit = off
 set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
@@ -87,20 +102,18 @@ begin
   select s.settled, s.again into settled, soon from everpoll.settle(from_id, true) s;
   return query
     with b as materialized (
-      select l.low, o.origin, n.prefixes, n.lows,
+      select l.low, o.origin, l.trims,
         greatest(coalesce((select max(p.id) from everpoll.places p where p.id <= settled), 0), l.low, o.origin) as newest
-      from (select * from everpoll.log limit 1) l, (select coalesce(max(r.before) - 1, 0) as origin from everpoll.rifts r) o,
-        everpoll.marks n
+      from (select * from everpoll.log limit 1) l, (select coalesce(max(r.before) - 1, 0) as origin from everpoll.rifts r) o
     ), sums as materialized (
       select c.*, sum(c.size) over w as total, row_number() over w as place, count(*) over () as candidates
       from (select p.id, p.row, p.size, p.ts from everpoll.places p
         where p.id > from_id and p.id <= settled order by p.id limit most + 1) c
       window w as (order by c.id rows unbounded preceding)
     )
-    select b.low, b.newest, b.origin, soon, e.candidates, e.id, e.channel, e.type, e.data::text, e.exclude, e.ts,
-      case when coalesce(e.place, 1) = 1 then b.prefixes end, case when coalesce(e.place, 1) = 1 then b.lows end
+    select b.low, b.newest, b.origin, soon, e.candidates, e.id, e.channel, e.type, e.data::text, e.exclude, e.ts, b.trims
     from b left join (
-      select s.id, v.channel, v.type, v.data, v.exclude, s.ts, s.candidates, s.place
+      select s.id, v.channel, v.type, v.data, v.exclude, s.ts, s.candidates
       from sums s join everpoll.events v on v.row = s.row
       where s.place = 1 or s.place <= most and s.total <= tail.bytes) e on true
     order by e.id;
@@ -119,12 +132,12 @@ create function everpoll.surplus(own text[], prefix text, keep bigint) returns b
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off
 set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
-  inner_prefixes text[] := array(select o from unnest(own) o where starts_with(o, prefix) and o <> prefix);
+  inner_prefixes text[] := array(select o from unnest(own) o where starts_with(o, surplus.prefix) and o <> surplus.prefix);
 begin
-  if prefix = '' then
+  if surplus.prefix = '' then
     return (select p.id from everpoll.places p
       where p.id > (select min(seen) from everpoll.namespaces)
-        and not exists (select from unnest(inner_prefixes) i where starts_with(p.channel, i))
+        and not exists (select from everpoll.prefixes_of(p.channel) b where b.prefix in (select i from unnest(inner_prefixes) i))
       order by p.id desc offset keep limit 1);
   end if;
   -- The offset keeps the planner from reading along the ids, where these may be rare.
@@ -132,7 +145,7 @@ begin
       select p.id from everpoll.places p
       -- In the "C" collation, ';' follows ':', with which a prefix ends.
       where p.channel >= surplus.prefix and p.channel < left(surplus.prefix, -1) || ';'
-        and not exists (select from unnest(inner_prefixes) i where starts_with(p.channel, i))
+        and not exists (select from everpoll.prefixes_of(p.channel) b where b.prefix in (select i from unnest(inner_prefixes) i))
       offset 0) f
     order by f.id desc offset keep limit 1);
 end
@@ -164,14 +177,19 @@ begin
   perform set_config('synchronous_commit', durability, true);
   -- What was gone of the namespace around a new one, is gone of it.
   insert into everpoll.namespaces (prefix, low, low_ts, seen)
-    select o.prefix, around.low, around.low_ts, around.seen
-    from unnest(own) o (prefix) cross join lateral (
-      select * from everpoll.namespaces n where starts_with(o.prefix, n.prefix) order by length(n.prefix) desc limit 1) around
-    where not exists (select from everpoll.namespaces n where n.prefix = o.prefix);
+    select o.prefix, n.low, n.low_ts, n.seen
+    from unnest(own) o (prefix) cross join lateral everpoll.namespace_of(o.prefix) around join everpoll.namespaces n on n.prefix = around.prefix
+    where around.prefix <> o.prefix;
+  if found then
+    update everpoll.log set trims = trims + 1;
+  end if;
   -- Those for which nothing is set any more go with what is around them.
   mine := array(
     select n.prefix from everpoll.namespaces n
-    where (select o from unnest(array_append(own, '')) o where starts_with(n.prefix, o) order by length(o) desc limit 1) = any (prefixes));
+    where case when n.prefix in (select o from unnest(own) o) then n.prefix else coalesce(
+        (select b.prefix from everpoll.prefixes_of(n.prefix) b where b.prefix in (select o from unnest(own) o)
+          order by b.colons desc limit 1), '') end
+      in (select p from unnest(prefixes) p));
   select min(seen) into start from everpoll.namespaces where prefix = any (mine);
   -- Ids, not times, decide what is oldest: the first event that stays keeps all that follow it.
   select max(m.id), count(*), array_agg(m.id) filter (where m.is_mine), array_agg(m.row) filter (where m.is_mine),
@@ -180,10 +198,9 @@ begin
   from (
     select w.*, bool_and(not w.is_mine or coalesce(w.ts < cutoff, false) or coalesce(w.id <= up_to, false)) over (order by w.id) as goes
     from (
-      select p.id, p.row, p.ts, n.prefix, n.prefix = any (mine) as is_mine
+      select p.id, p.row, p.ts, n.prefix, n.prefix in (select m from unnest(mine) m) as is_mine
       from (select * from everpoll.places p where p.id > start and p.id <= settled order by p.id limit batch) p
-        cross join lateral (
-          select s.prefix from everpoll.namespaces s where starts_with(p.channel, s.prefix) order by length(s.prefix) desc limit 1) n
+        cross join lateral everpoll.namespace_of(p.channel) n
     ) w
   ) m
   where m.goes;
@@ -198,7 +215,8 @@ begin
     end if;
     delete from everpoll.events e where e.row = any (rows);
     perform set_config('everpoll.trimming', '', true);
-    update everpoll.log set low = greatest(low, (select max(i) from unnest(ids) i)), low_ts = greatest(low_ts, (select max(s) from unnest(stamps) s));
+    update everpoll.log set trims = trims + 1,
+      low = greatest(low, (select max(i) from unnest(ids) i)), low_ts = greatest(low_ts, (select max(s) from unnest(stamps) s));
   end if;
   if looked > 0 then
     update everpoll.namespaces n
@@ -226,7 +244,7 @@ begin
     everpoll.namespaces, everpoll.marks to %I', role);
   execute format('grant execute on function everpoll.cursor(), everpoll.adopt(), everpoll.declare_rift(bigint), everpoll.bounds(), everpoll.bounds_up_to(bigint),
     everpoll.read(bigint, bigint, bigint, bigint, timestamptz, text[]), everpoll.first_since(timestamptz),
-    everpoll.tail(bigint, bigint, bigint), everpoll.settle(bigint, boolean) to %I', role);
+    everpoll.tail(bigint, bigint, bigint), everpoll.settle(bigint, boolean), everpoll.namespace_of(text), everpoll.prefixes_of(text) to %I', role);
 end
 $$;
 
@@ -239,7 +257,7 @@ begin
 end
 $$;
 
-revoke all on function everpoll.tail(bigint, bigint, bigint), everpoll.trim(text[], text[], interval, bigint, integer),
+revoke all on function everpoll.prefixes_of(text), everpoll.namespace_of(text), everpoll.tail(bigint, bigint, bigint), everpoll.trim(text[], text[], interval, bigint, integer),
   everpoll.surplus(text[], text, bigint) from public;
 
 -- Whoever may read or trim may go on doing so.

@@ -18,7 +18,8 @@ create table namespaces (
 ) strict, without rowid;
 insert into namespaces (prefix, low, low_ts, seen) select '', low, low_ts, low from log;
 
--- How often was trimmed by programs that know of namespaces; see the trigger below.
+-- Changes with each change of a mark by programs that know of namespaces. Without it, whoever follows the log would have to read
+-- all marks again each time; and see the trigger below.
 alter table log add column trims integer not null default 0;
 
 -- A program that does not is about to remove everything up to this mark.
@@ -26,6 +27,7 @@ create trigger trim_alike after update of low on log
 when new.trims = old.trims
 begin
   update namespaces set low = max(low, new.low), low_ts = max(low_ts, new.low_ts), seen = max(seen, new.low);
+  update log set trims = trims + 1;
 end;
 
 -- As before, for each namespace.

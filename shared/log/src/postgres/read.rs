@@ -17,6 +17,21 @@ use crate::{Latest, Limit, LogError, Read};
 /// The steps until the start of a read stands still: cursor, then behind a gap, then behind what was trimmed meanwhile.
 const STEPS: usize = 5;
 
+/// The low-water marks that the last [`PostgresLog::tail`] found, which most of the time are those of the next.
+#[derive(Debug)]
+pub(super) struct Known {
+    version: Version,
+    low_marks: LowMarks,
+}
+
+/// Of what the marks are: on another connection, or behind another origin, it is perhaps another log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Version {
+    connection: u64,
+    origin: u64,
+    trims: i64,
+}
+
 impl PostgresLog {
     pub(crate) fn read(
         &mut self,
@@ -43,17 +58,31 @@ impl PostgresLog {
 
     pub(crate) fn tail(&mut self, after: u64, limit: Limit) -> Result<Read, LogError> {
         let (from, events, bytes) = (signed(after), i64::from(limit.events.max(1)), signed(limit.bytes));
-        self.run(|connection| {
+        let known = self.known.take();
+        let (read, known) = self.run(|connection| {
             let rows = connection.query(
                 "select * from everpoll.tail($1, $2, $3)",
                 &[(&from, Type::INT8), (&events, Type::INT8), (&bytes, Type::INT8)],
             )?;
             let first = one(&rows)?;
             let (bounds, again) = (bounds_of(first), first.get(3));
+            let version =
+                Version { connection: connection.number(), origin: bounds.origin, trims: first.get(11) };
+            let low_marks = match &known {
+                Some(known) if known.version == version => known.low_marks.clone(),
+                // Later ones only tell of a gap where events are in memory still.
+                _ => low_marks_of(
+                    one(&connection.query("select prefixes, lows from everpoll.marks", &[])?)?,
+                    0,
+                ),
+            };
             let (events, more) = events_of(&rows, 4)?;
             let read = Read::new(bounds, Resume { after, gap: None }, events, more);
-            Ok(Read { low_marks: low_marks_of(first, bounds, 11), again, ..read })
-        })
+            let known = Known { version, low_marks: low_marks.clone() };
+            Ok((Read { low_marks, again, ..read }, known))
+        })?;
+        self.known = Some(known);
+        Ok(read)
     }
 
     pub(crate) fn tail_start(&mut self, limit: Limit) -> Result<u64, LogError> {
@@ -79,7 +108,7 @@ impl PostgresLog {
             let first = one(&rows)?;
             let bounds = bounds_of(first);
             let ids = rows.iter().filter(|row| row.get(5)).map(|row| id(row, 6)).collect();
-            Ok(Latest { bounds, low_marks: low_marks_of(first, bounds, 3), ids })
+            Ok(Latest { bounds, low_marks: low_marks_of(first, 3), ids })
         })
     }
 
@@ -192,11 +221,11 @@ fn bounds_of(row: &Row) -> Bounds {
     Bounds { low: id(row, 0), newest: id(row, 1), origin: id(row, 2) }
 }
 
-/// The low-water marks in two columns from this one on; without them, there is one mark, which the bounds have.
-fn low_marks_of(row: &Row, bounds: Bounds, column: usize) -> LowMarks {
-    let prefixes: Option<Vec<&str>> = row.get(column);
-    let Some(prefixes) = prefixes else { return LowMarks::of_all(bounds.low) };
-    let lows: Vec<i64> = row.get(column + 1);
+/// The low-water marks in two columns from this one on.
+fn low_marks_of(row: &Row, column: usize) -> LowMarks {
+    // Nulls in a dump without data.
+    let prefixes: Vec<&str> = row.get::<_, Option<_>>(column).unwrap_or_default();
+    let lows: Vec<i64> = row.get::<_, Option<_>>(column + 1).unwrap_or_default();
     let lows = lows.into_iter().map(|low| low.try_into().unwrap_or(0));
     LowMarks::new(prefixes.into_iter().map(Into::into).zip(lows))
 }

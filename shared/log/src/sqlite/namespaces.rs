@@ -1,16 +1,17 @@
 //! What is gone of each namespace: the low-water marks.
 
-use everpoll_protocol::{Channel, LowMarks};
-use rusqlite::{Connection, params};
+use std::collections::BTreeMap;
+
+use everpoll_protocol::{Channel, LowMarks, prefixes_of};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::unsigned;
 use crate::Part;
 
-/// All namespaces of which something is known; the one with the empty prefix is always among them.
+/// All namespaces of which something is known, by their prefixes; the empty one is always among them.
 #[derive(Debug)]
 pub(super) struct Namespaces {
-    /// Longest prefix first.
-    all: Vec<Namespace>,
+    all: BTreeMap<String, Namespace>,
     /// Whether some are not in the file yet.
     pub(super) has_new: bool,
 }
@@ -18,7 +19,6 @@ pub(super) struct Namespaces {
 /// One of them, as it is in the file.
 #[derive(Clone, Debug)]
 pub(super) struct Namespace {
-    pub(super) prefix: String,
     pub(super) low: i64,
     pub(super) low_ts: i64,
     pub(super) seen: i64,
@@ -28,91 +28,85 @@ pub(super) struct Namespace {
 
 impl Namespaces {
     pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
-        let mut statement = connection.prepare_cached(
-            "select prefix, low, low_ts, seen from namespaces order by length(prefix) desc, prefix",
-        )?;
+        let mut statement = connection.prepare_cached("select prefix, low, low_ts, seen from namespaces")?;
         let all = statement.query_map([], |row| {
-            let (prefix, low, low_ts, seen) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-            Ok(Namespace { prefix, low, low_ts, seen, is_mine: false })
+            let (low, low_ts, seen) = (row.get(1)?, row.get(2)?, row.get(3)?);
+            Ok((row.get(0)?, Namespace { low, low_ts, seen, is_mine: false }))
         })?;
         Ok(Self { all: all.collect::<Result<_, _>>()?, has_new: false })
     }
 
-    /// The place of the one that a channel with this name is in.
-    pub(super) fn place_of(&self, name: &str) -> usize {
-        let place = self.all.iter().position(|namespace| name.starts_with(&namespace.prefix));
-        place.unwrap_or(self.all.len() - 1)
-    }
-
-    /// The low-water mark and the latest time of what is gone; the highest where the channels are in several namespaces.
-    pub(super) fn low_of(&self, channels: &[Channel]) -> (i64, i64) {
-        let marks = channels.iter().map(|channel| &self.all[self.place_of(channel.as_str())]);
-        marks.fold((0, 0), |(low, low_ts), one| (low.max(one.low), low_ts.max(one.low_ts)))
-    }
-
-    /// The lowest mark: all events that there are have higher ids.
-    pub(super) fn lowest(&self) -> u64 {
-        unsigned(self.all.iter().map(|namespace| namespace.low).min().unwrap_or(0))
-    }
-
-    pub(super) fn low_marks(&self) -> LowMarks {
-        LowMarks::new(self.all.iter().map(|one| (one.prefix.as_str().into(), unsigned(one.low))))
+    /// The one that a channel with this name is in.
+    pub(super) fn of(&mut self, name: &str) -> Option<&mut Namespace> {
+        let prefix = prefixes_of(name).find(|prefix| self.all.contains_key(*prefix)).unwrap_or("");
+        self.all.get_mut(prefix)
     }
 
     /// Adds those that the part names and the file does not have yet, and notes which ones are the part's.
     pub(super) fn part(mut self, part: &Part) -> Self {
-        let own = || part.own.iter().map(AsRef::as_ref);
-        for prefix in own() {
-            let around = &self.all[self.place_of(prefix)];
-            if around.prefix != prefix {
+        // Those around come before those inside.
+        let mut own: Vec<&str> = part.own.iter().map(AsRef::as_ref).collect();
+        own.sort_unstable();
+        for prefix in &own {
+            if !self.all.contains_key(*prefix)
+                && let Some(around) = self.of(prefix)
+            {
                 // What was gone of the namespace around it, is gone of it.
-                let new = Namespace { prefix: prefix.to_owned(), ..around.clone() };
-                let behind = self.all.partition_point(|other| other.prefix.len() > prefix.len());
-                self.all.insert(behind, new);
+                let new = around.clone();
+                self.all.insert((*prefix).to_owned(), new);
                 self.has_new = true;
             }
         }
-        for namespace in &mut self.all {
+        for (prefix, namespace) in &mut self.all {
             // Those for which nothing is set any more go with what is around them.
-            let set = own().filter(|prefix| namespace.prefix.starts_with(prefix));
-            let set = set.max_by_key(|prefix| prefix.len()).unwrap_or("");
+            let set = prefixes_of(prefix).find(|prefix| own.binary_search(prefix).is_ok()).unwrap_or("");
             namespace.is_mine = part.prefixes.iter().any(|prefix| **prefix == *set);
         }
         self
     }
 
     pub(super) fn mine(&mut self) -> impl Iterator<Item = &mut Namespace> {
-        self.all.iter_mut().filter(|namespace| namespace.is_mine)
-    }
-
-    /// Up to here, no channel of the part has any events.
-    pub(super) fn start(&self) -> i64 {
-        let mine = self.all.iter().filter(|namespace| namespace.is_mine);
-        mine.map(|namespace| namespace.seen).min().unwrap_or(0)
+        self.all.values_mut().filter(|namespace| namespace.is_mine)
     }
 
     pub(super) fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
         let mut statement = connection.prepare_cached(
             "insert into namespaces (prefix, low, low_ts, seen) values (?1, ?2, ?3, ?4)
-            on conflict (prefix) do update set low = excluded.low, low_ts = excluded.low_ts, seen = excluded.seen",
+            on conflict (prefix) do update set low = excluded.low, low_ts = excluded.low_ts, seen = excluded.seen
+            where (low, low_ts, seen) <> (excluded.low, excluded.low_ts, excluded.seen)",
         )?;
-        for Namespace { prefix, low, low_ts, seen, .. } in &self.all {
+        for (prefix, Namespace { low, low_ts, seen, .. }) in &self.all {
             statement.execute(params![prefix, low, low_ts, seen])?;
         }
         Ok(())
     }
 }
 
-impl std::ops::Index<usize> for Namespaces {
-    type Output = Namespace;
-
-    fn index(&self, place: usize) -> &Namespace {
-        &self.all[place]
-    }
+/// The low-water marks of all.
+pub(super) fn low_marks(connection: &Connection) -> rusqlite::Result<LowMarks> {
+    let mut statement = connection.prepare_cached("select prefix, low from namespaces")?;
+    let marks = statement.query_map([], |row| Ok((row.get::<_, Box<str>>(0)?, unsigned(row.get(1)?))))?;
+    Ok(LowMarks::new(marks.collect::<Result<Vec<_>, _>>()?))
 }
 
-impl std::ops::IndexMut<usize> for Namespaces {
-    fn index_mut(&mut self, place: usize) -> &mut Namespace {
-        &mut self.all[place]
+/// The low-water mark of these channels and the latest time of what is gone; the highest where they are in several namespaces.
+pub(super) fn low_of(connection: &Connection, channels: &[Channel]) -> rusqlite::Result<(i64, i64)> {
+    let mut statement = connection.prepare_cached("select low, low_ts from namespaces where prefix = ?1")?;
+    let (mut low, mut low_ts) = (0, 0);
+    for channel in channels {
+        if let Some(found) = find(&mut statement, channel)? {
+            (low, low_ts) = (low.max(found.0), low_ts.max(found.1));
+        }
     }
+    Ok((low, low_ts))
+}
+
+fn find(statement: &mut CachedStatement<'_>, channel: &Channel) -> rusqlite::Result<Option<(i64, i64)>> {
+    for prefix in prefixes_of(channel.as_str()).chain([""]) {
+        let found = statement.query_row([prefix], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }

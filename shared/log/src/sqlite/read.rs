@@ -1,11 +1,21 @@
 //! Reading: what follows a cursor, in one transaction, which is one snapshot.
 
-use everpoll_protocol::{Bounds, Channel, Cursor, Data, Event, Kind, Resume, Rift, Timestamp, WaitId};
+use everpoll_protocol::{
+    Bounds, Channel, Cursor, Data, Event, Kind, LowMarks, Resume, Rift, Timestamp, WaitId,
+};
 use rusqlite::{Connection, OptionalExtension, Rows, Transaction, params};
 
-use super::namespaces::Namespaces;
-use super::{SqliteLog, signed, unsigned};
+use super::{SqliteLog, namespaces, signed, unsigned};
 use crate::{Latest, Limit, LogError, Read};
+
+/// The low-water marks that the last [`SqliteLog::tail`] found, which most of the time are those of the next.
+#[derive(Debug)]
+pub(super) struct Known {
+    trims: i64,
+    /// Another one is that of another file.
+    origin: u64,
+    low_marks: LowMarks,
+}
 
 impl SqliteLog {
     pub(crate) fn read(
@@ -28,13 +38,24 @@ impl SqliteLog {
     }
 
     pub(crate) fn tail(&mut self, after: u64, limit: Limit) -> Result<Read, LogError> {
-        let read = self.run(|connection| {
+        let known = self.known.take();
+        let (read, known) = self.run(|connection| {
             let snapshot = connection.transaction()?;
             let bounds = bounds(&snapshot)?;
-            let low_marks = Namespaces::read(&snapshot)?.low_marks();
+            let trims = snapshot
+                .prepare_cached("select trims from log")?
+                .query_row([], |row| row.get::<_, i64>(0))?;
+            let known = known.filter(|known| known.trims == trims && known.origin == bounds.origin);
+            let low_marks = match known {
+                Some(known) => known.low_marks,
+                None => namespaces::low_marks(&snapshot)?,
+            };
             let (events, more) = collect(&snapshot, &[], after, limit)?;
-            Ok(Read { low_marks, ..Read::new(bounds, Resume { after, gap: None }, events, more) })
+            let read = Read::new(bounds, Resume { after, gap: None }, events, more);
+            let known = Known { trims, origin: bounds.origin, low_marks: low_marks.clone() };
+            Ok((Read { low_marks, ..read }, known))
         })?;
+        self.known = Some(known);
         // Applications that insert with plain SQL do not.
         self.mark(read.bounds.newest);
         Ok(read)
@@ -56,7 +77,9 @@ impl SqliteLog {
                     break;
                 }
             }
-            Ok(start.max(Namespaces::read(&snapshot)?.lowest()).max(bounds.origin))
+            let lowest = "select min(low) from namespaces";
+            let lowest = snapshot.prepare_cached(lowest)?.query_row([], |row| Ok(unsigned(row.get(0)?)))?;
+            Ok(start.max(lowest).max(bounds.origin))
         })
     }
 
@@ -70,7 +93,7 @@ impl SqliteLog {
                 newest.query_row(parameters, |row| Ok(unsigned(row.get(0)?)))
             });
             let ids = newest.collect::<rusqlite::Result<_>>()?;
-            let low_marks = Namespaces::read(&snapshot)?.low_marks();
+            let low_marks = namespaces::low_marks(&snapshot)?;
             Ok(Latest { bounds: bounds(&snapshot)?, low_marks, ids })
         })
     }
@@ -97,7 +120,7 @@ fn bounds_of(connection: &Connection, channels: &[Channel]) -> rusqlite::Result<
         let low_ts = connection.prepare_cached("select low_ts from log")?.query_row([], |row| row.get(0))?;
         return Ok((all, low_ts));
     }
-    let (low, low_ts) = Namespaces::read(connection)?.low_of(channels);
+    let (low, low_ts) = namespaces::low_of(connection, channels)?;
     Ok((Bounds { low: unsigned(low), ..all }, low_ts))
 }
 

@@ -1,9 +1,10 @@
 //! Retention, and what a reader does about a log that went back.
 
+use std::collections::HashSet;
 use std::time::SystemTime;
 
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use everpoll_protocol::prefixes_of;
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
 use super::namespaces::Namespaces;
 use super::{SqliteLog, file, read, signed};
@@ -110,33 +111,40 @@ fn cutoff(keep: &Retention) -> i64 {
 /// The newest id that has to go, so that the newest `keep` of the part's events stay.
 fn find_surplus(connection: &mut Connection, part: &Part, keep: u64) -> rusqlite::Result<Option<Surplus>> {
     let snapshot = connection.transaction()?;
-    // One that counts has one prefix.
-    let prefix = part.prefixes.first().map_or("", |prefix| prefix);
-    let inner = part.own.iter().filter(|own| own.starts_with(prefix) && ***own != *prefix);
-    let inner: Vec<_> = inner.map(AsRef::as_ref).collect();
-    // The plus keeps SQLite from reading along the ids where the namespace is a small part of the log. ';' follows ':', with which a
-    // prefix ends.
-    let sql = match (prefix, inner.is_empty()) {
-        ("", true) => "select id from events order by id desc limit 1 offset ?1",
-        ("", false) => {
-            "select id from events where not exists (
-                select 1 from json_each(?3) where substr(channel, 1, length(value)) = value)
-            order by id desc limit 1 offset ?1"
-        }
-        _ => {
-            "select id from events where channel >= ?2 and channel < substr(?2, 1, length(?2) - 1) || ';' and not exists (
-                select 1 from json_each(?3) where substr(channel, 1, length(value)) = value)
-            order by +id desc limit 1 offset ?1"
-        }
-    };
-    let up_to = {
-        let mut statement = snapshot.prepare(sql)?;
-        let inner = serde_json::Value::from(inner).to_string();
-        let parameters = [&signed(keep) as &dyn rusqlite::ToSql, &prefix, &inner];
-        statement.query_row(&parameters[..statement.parameter_count()], |row| row.get(0)).optional()?
-    };
+    let up_to = behind_newest(&snapshot, part, keep)?;
     let restores = restores(&snapshot)?;
     Ok(up_to.map(|up_to| Surplus { part: part.clone(), up_to, restores }))
+}
+
+/// The newest of the part's events behind `keep` newer ones.
+fn behind_newest(connection: &Connection, part: &Part, keep: u64) -> rusqlite::Result<Option<i64>> {
+    // One that counts has one prefix.
+    let prefix = part.prefixes.first().map_or("", |prefix| prefix);
+    let inside: HashSet<&str> =
+        part.own.iter().map(AsRef::as_ref).filter(|own| own.len() > prefix.len()).collect();
+    if prefix.is_empty() && inside.is_empty() {
+        let sql = "select id from events order by id desc limit 1 offset ?1";
+        return connection.query_row(sql, [signed(keep)], |row| row.get(0)).optional();
+    }
+    let keep = usize::try_from(keep).unwrap_or(usize::MAX);
+    let mine = |row: &Row<'_>| -> rusqlite::Result<Option<i64>> {
+        let name = String::from_utf8_lossy(row.get_ref(1)?.as_bytes()?);
+        let is_inside = prefixes_of(&name).any(|prefix| inside.contains(prefix));
+        if is_inside { Ok(None) } else { row.get(0).map(Some) }
+    };
+    if prefix.is_empty() {
+        let mut newest = connection.prepare("select id, channel from events order by id desc")?;
+        let mut ids = newest.query_map([], mine)?.filter_map(Result::transpose);
+        return ids.nth(keep).transpose();
+    }
+    // Along the channels, since it may be a small part of the log. ';' follows ':', with which a prefix ends.
+    let mut all = connection.prepare(
+        "select id, channel from events
+        where channel >= ?1 and channel < substr(?1, 1, length(?1) - 1) || ';' order by channel",
+    )?;
+    let ids = all.query_map([prefix], mine)?.filter_map(Result::transpose);
+    let mut ids = ids.collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(ids.len().checked_sub(keep.saturating_add(1)).map(|place| *ids.select_nth_unstable(place).1))
 }
 
 fn restores(connection: &Connection) -> rusqlite::Result<i64> {
@@ -149,21 +157,17 @@ fn walk(connection: &Connection, part: &Part, old: Old<'_>, batch: u32) -> rusql
         Some(surplus) if surplus.restores == restores(connection)? => surplus.up_to,
         _ => 0,
     };
-    let namespaces = Namespaces::read(connection)?.part(part);
-    let from = namespaces.start();
+    let mut namespaces = Namespaces::read(connection)?.part(part);
+    // Up to here, no channel of the part has any events.
+    let from = namespaces.mine().map(|namespace| namespace.seen).min().unwrap_or(0);
     let mut walk = Walk { from, to: from, looked: 0, gone: Vec::new(), namespaces };
     let mut statement =
         connection.prepare_cached("select id, ts, channel from events where id > ?1 order by id limit ?2")?;
     let mut rows = statement.query(params![from, batch])?;
     while let Some(row) = rows.next()? {
         let (id, ts): (i64, i64) = (row.get(0)?, row.get(1)?);
-        let channel = match row.get_ref(2)? {
-            ValueRef::Text(name) => String::from_utf8_lossy(name),
-            _ => "".into(),
-        };
-        let place = walk.namespaces.place_of(&channel);
-        let namespace = &mut walk.namespaces[place];
-        if namespace.is_mine {
+        let channel = String::from_utf8_lossy(row.get_ref(2)?.as_bytes()?);
+        if let Some(namespace) = walk.namespaces.of(&channel).filter(|namespace| namespace.is_mine) {
             if id > up_to && ts >= old.cutoff {
                 break;
             }

@@ -21,7 +21,7 @@ pub use live::Live;
 pub use pattern::{Pattern, Patterns};
 pub use proxy::Proxies;
 pub use publisher::{PublishKey, Publisher};
-pub use space::{SPACE_END, Space, Spaces};
+pub use space::{SPACE_END, Space, Spaces, prefixes_of};
 pub use subnet::Subnet;
 pub use token::{Tokens, Verified, sign, unchecked};
 

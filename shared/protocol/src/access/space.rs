@@ -27,6 +27,12 @@ pub struct Space {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spaces(Arc<HashMap<Box<str>, Space>>);
 
+/// The prefixes of all namespaces that a channel of this name could be in, longest first: however many namespaces there are, these are
+/// few.
+pub fn prefixes_of(name: &str) -> impl Iterator<Item = &str> {
+    name.match_indices(SPACE_END).rev().map(|(at, end)| &name[..at + end.len()])
+}
+
 impl Spaces {
     /// These. Each prefix ends with [`SPACE_END`].
     #[must_use]
@@ -40,9 +46,7 @@ impl Spaces {
         if self.0.is_empty() {
             return None;
         }
-        // However many there are, a name has few beginnings that could be one.
-        let beginnings = name.match_indices(SPACE_END).map(|(at, end)| &name[..at + end.len()]);
-        beginnings.rev().find_map(|prefix| Some((prefix, self.0.get(prefix)?)))
+        prefixes_of(name).find_map(|prefix| Some((prefix, self.0.get(prefix)?)))
     }
 
     fn prefix_of<'n>(&self, channel: &'n Channel) -> Option<&'n str> {
