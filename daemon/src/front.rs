@@ -4,9 +4,10 @@
 //! the front reads each head itself, keeps the polls, and gives any other connection away with the bytes read. A task is only
 //! what has something to do or to say; whoever merely waits does so in a [lot](crate::lot).
 
+mod goodbye;
+
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,17 +16,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use everpoll_protocol::{
-    Client, Ended, Failure, Flavor, Head, Place, PollRequest, RawRequest, Reconnect, Reply, Request,
-    RequestError, ServeError, Wire,
+    Ended, Flavor, Head, Place, PollRequest, RawRequest, Reconnect, Reply, Request, RequestError, ServeError,
+    Wire,
 };
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::warn;
 
+pub(crate) use goodbye::{GOODBYES, too_many};
+use goodbye::{admit, refuse};
+
 use crate::head::{self, HEAD_MAX, Parsed, PollHead};
 use crate::listen::Listener;
 use crate::lot::{Held, Wants};
-use crate::metrics::{COUNTS, Limit, Way};
+use crate::metrics::{COUNTS, Way};
 use crate::server::{self, Counted, Server};
 use crate::service;
 use crate::stream::Stream;
@@ -37,16 +41,6 @@ use crate::visitors::Visit;
 
 /// How long accepting pauses when the process has no file left for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How long a refused client may take to read why.
-const LINGER: Duration = Duration::from_secs(1);
-
-/// Most clients at a time that are told over TLS that there is no room for them, each a file and a handshake.
-pub(crate) const GOODBYES: usize = 64;
-
-/// How long each of them takes the place of another at least, and how long its handshake may take.
-const GOODBYE_PAUSE: Duration = Duration::from_secs(1);
-const GOODBYE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long no connection must have come before a daemon that stops no longer listens, and how long it listens at most.
 /// Those that the kernel has taken for us would be reset, with the requests that they have sent.
@@ -102,54 +96,6 @@ async fn accept_all(listener: &mut Listener, server: &Arc<Server>) {
             }
         }
     }
-}
-
-/// Lets a new connection in, or sends it away.
-fn admit(stream: Stream, peer: Option<IpAddr>, server: &Arc<Server>) -> Option<Stream> {
-    let stream = match stream {
-        Stream::Tcp(stream, visit) if server.tls.is_some() => Stream::Fresh(stream, visit),
-        stream => stream,
-    };
-    // A web server in front has many clients behind it: what each of them holds is counted instead.
-    let client = peer.filter(|peer| !server.rules().limits.fronts.includes(*peer)).map(Client::at);
-    let open = server.connections.load(Ordering::Relaxed);
-    let (limit, error) = match Visit::begin(client, server.rules().patience.per_address) {
-        _ if open >= server.rules().patience.connections_max => (Limit::Connections, ServeError::Overloaded),
-        None => (Limit::ConnectionsPerAddress, ServeError::TooManyConnections),
-        Some(visit) => return Some(stream.of_visit(visit)),
-    };
-    COUNTS.hit(limit);
-    COUNTS.error(error.code());
-    send_away(stream, error, server);
-    None
-}
-
-/// Tells a client that there is no room for it. What does not fit into the socket's empty buffer is not waited for.
-fn send_away(stream: Stream, error: ServeError, server: &Arc<Server>) {
-    let reconnect_in = server.reconnect_in(Reconnect::ShortPoll);
-    let reply = Reply::serve_error(error, reconnect_in, false);
-    let bytes = to_bytes(&reply, Connection { keep_alive: false, http10: false });
-    match stream {
-        Stream::Fresh(socket, _) => say_goodbye(socket, bytes, server),
-        stream => drop(stream.write_now(&bytes)),
-    }
-}
-
-/// The same where it takes a handshake to tell it. That has a price, which is bounded: [`GOODBYES`] at a time, none of which makes room
-/// within [`GOODBYE_PAUSE`]. Those above see the end of their connection.
-fn say_goodbye(socket: TcpStream, bytes: Bytes, server: &Arc<Server>) {
-    let Ok(permit) = server.goodbyes.clone().try_acquire_owned() else { return };
-    let server = server.clone();
-    tokio::spawn(async move {
-        let pause = tokio::time::sleep(GOODBYE_PAUSE);
-        if let Some(tls) = &server.tls
-            && let Greeting::Secured(secured) = tls.greet(socket, GOODBYE_PATIENCE).await
-        {
-            refuse(&Stream::Tls(secured, Visit::go_on(None)), &bytes, &server).await;
-        }
-        pause.await;
-        drop(permit);
-    });
 }
 
 /// Serves a connection, of which these bytes were read, until it waits in a [lot](crate::lot) or is closed.
@@ -447,20 +393,6 @@ fn parse(head: &PollHead<'_>, stream: &Stream, server: &Server) -> Read {
     Read::Reply(to_bytes(&reply, connection), connection)
 }
 
-/// The answer to a request that is one too many.
-pub(crate) fn too_many(
-    error: ServeError,
-    raw: &RawRequest<'_>,
-    connection: Connection,
-    server: &Server,
-) -> Bytes {
-    let failure = Failure::Serve(error);
-    COUNTS.failure(&failure);
-    let reply =
-        Reply::refused(&failure, raw, &server.rules().limits, || server.reconnect_in(Reconnect::ShortPoll));
-    to_bytes(&reply, connection)
-}
-
 fn refusal(error: RequestError) -> Read {
     let reply = Reply::request_error(&error, false);
     COUNTS.failure(&error.into());
@@ -502,27 +434,6 @@ fn read_some(stream: &Stream, buffer: &mut Vec<u8>) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-/// Answers a head that cannot be understood. What is still on its way is read for a moment, so that closing does not
-/// reset the connection before the client has read the reply (RFC 9112 section 9.6).
-async fn refuse(stream: &Stream, bytes: &Bytes, server: &Server) {
-    if stream.send(bytes, &server.rules().patience).await.is_err() {
-        return;
-    }
-    let drain = async {
-        let mut left = 1024 * 1024_usize;
-        let mut some = [0; 4096];
-        while left > 0 && stream.readable().await.is_ok() {
-            match stream.try_read(&mut some) {
-                Ok(0) => return,
-                Ok(read) => left = left.saturating_sub(read),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
-            }
-        }
-    };
-    let _ = timeout(LINGER, drain).await;
 }
 
 fn to_bytes(reply: &Reply, connection: Connection) -> Bytes {
