@@ -20,10 +20,10 @@ use everpoll_protocol::{
     Wire,
 };
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::warn;
 
-pub(crate) use goodbye::{GOODBYES, too_many};
+pub(crate) use goodbye::{GOODBYES, linger, too_many};
 use goodbye::{admit, refuse};
 
 use crate::head::{self, HEAD_MAX, Parsed, PollHead};
@@ -48,6 +48,9 @@ const LAST_CONNECTIONS: (Duration, Duration) = (Duration::from_millis(50), Durat
 
 /// How long a new connection may take to begin its request once the daemon stops.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// How long a connection that has been with hyper stays a task without a request.
+const SOON: Duration = Duration::from_millis(500);
 
 /// How long a connection without a request is kept while nearly all are used. The next clients need them.
 const IDLE_CROWDED: Duration = Duration::from_secs(5);
@@ -219,9 +222,17 @@ async fn serve_until_it_waits(
                     Box::new(Held::new(*request, connection, server))
                 }
                 Next::Again => continue,
-                Next::Other => {
-                    service::serve(stream, buffer, server).await;
+                Next::Other(None) => {
+                    Box::pin(service::serve(stream, buffer, server)).await;
                     return None;
+                }
+                Next::Other(Some(length)) => {
+                    let read = std::mem::take(&mut buffer);
+                    buffer = Box::pin(service::serve_one(&stream, read, length, server)).await?;
+                    if buffer.is_empty() && comes_soon(&stream, server).await {
+                        read_some(&stream, &mut buffer).ok()?;
+                    }
+                    continue;
                 }
                 Next::Close => return None,
             },
@@ -298,8 +309,8 @@ async fn poll(stream: &Stream, buffer: &mut Vec<u8>, server: &Server, held: &mut
 enum Next {
     /// A poll.
     Poll(Box<PollRequest>, Connection),
-    /// Something that hyper serves.
-    Other,
+    /// Something that hyper serves, of so many bytes, if that is known.
+    Other(Option<u64>),
     /// Another request: this one is answered, or it was none.
     Again,
     /// Nothing.
@@ -310,7 +321,7 @@ enum Next {
 async fn next_poll(stream: &Stream, buffer: &mut Vec<u8>, server: &Server) -> Next {
     match read_request(stream, buffer, server).await {
         Read::Poll(request, connection) => Next::Poll(request, connection),
-        Read::Other => Next::Other,
+        Read::Other(length) => Next::Other(length),
         Read::Reply(bytes, connection) => match stream.send(&bytes, &server.rules().patience).await {
             Ok(()) if stays_open(server, connection) => Next::Again,
             _ => Next::Close,
@@ -336,8 +347,8 @@ enum Read {
     Reply(Bytes, Connection),
     /// A head that cannot be understood; what follows it cannot either.
     Refuse(Bytes),
-    /// Something that hyper serves.
-    Other,
+    /// Something that hyper serves, of so many bytes, if that is known.
+    Other(Option<u64>),
     /// Nothing any more: the client has left.
     Close,
 }
@@ -352,7 +363,7 @@ async fn read_request(stream: &Stream, buffer: &mut Vec<u8>, server: &Server) ->
                 buffer.drain(..length);
                 return read;
             }
-            Ok(Parsed::Other) => return Read::Other,
+            Ok(Parsed::Other(length)) => return Read::Other(length),
             Ok(Parsed::Partial) => {}
             Err(error) => return refusal(error),
         }
@@ -407,6 +418,18 @@ pub(crate) fn patience(server: &Server, first: bool, stopping: bool) -> Duration
         (true, false) => Duration::ZERO,
         (false, _) if server.is_crowded() => IDLE_CROWDED.min(server.rules().patience.idle),
         (false, _) => server.rules().patience.idle,
+    }
+}
+
+/// Whether another request comes soon. Publishers send one after the other, and to wait in a lot and to be a task again takes longer than
+/// many of these requests.
+async fn comes_soon(stream: &Stream, server: &Server) -> bool {
+    let mut stopped = server.stop.subscribe();
+    tokio::select! {
+        biased;
+        readable = stream.readable() => readable.is_ok(),
+        _ = stopped.wait_for(|stopped| *stopped) => false,
+        () = sleep(SOON) => false,
     }
 }
 

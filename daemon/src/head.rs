@@ -16,8 +16,15 @@ pub(crate) enum Parsed<'a> {
     Partial,
     /// A poll without a body.
     Poll(PollHead<'a>),
-    /// Something that hyper serves.
-    Other,
+    /// Something that hyper serves: so many bytes with its body, or `None` where its end is not known before it has come.
+    Other(Option<u64>),
+}
+
+/// How long a body is.
+enum BodyLength {
+    Known(u64),
+    /// Its end comes with it.
+    Chunked,
 }
 
 /// The head of a poll.
@@ -76,10 +83,14 @@ pub(crate) fn parse(bytes: &[u8], limit: usize) -> Result<Parsed<'_>, RequestErr
     if hosts > 1 || (hosts == 0 && !http10) {
         return Err(RequestError::HeadMalformed { reason: format!("it has {hosts} Host fields") });
     }
-    let has_body = has_body(&fields, http10)?;
+    let body = body_length(&fields, http10)?;
+    let has_body = !matches!(body, BodyLength::Known(0));
     let plain_poll = matches!(Route::of(target), Route::Poll(_)) && method != "POST" && !has_body;
     if !plain_poll {
-        return Ok(Parsed::Other);
+        return Ok(Parsed::Other(match body {
+            BodyLength::Known(body) => Some(length as u64 + body),
+            BodyLength::Chunked => None,
+        }));
     }
     let connection = fields.header("connection").unwrap_or_default().to_ascii_lowercase();
     let says = |word: &[u8]| connection.split(|b| *b == b',').any(|token| token.trim_ascii() == word);
@@ -87,25 +98,26 @@ pub(crate) fn parse(bytes: &[u8], limit: usize) -> Result<Parsed<'_>, RequestErr
     Ok(Parsed::Poll(PollHead { method, target, fields, length, keep_alive, http10 }))
 }
 
-/// Whether the request has a body; refused where its end can be told in more than one way (RFC 9112 section 6.3). A server in
+/// How long the request's body is; refused where its end can be told in more than one way (RFC 9112 section 6.3). A server in
 /// front may have read it in another way, and what is a body to one would be the next request to the other.
-fn has_body(fields: &Fields<'_>, http10: bool) -> Result<bool, RequestError> {
+fn body_length(fields: &Fields<'_>, http10: bool) -> Result<BodyLength, RequestError> {
     let values = |name: &'static str| {
         fields.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
     };
     let (mut encodings, mut lengths) = (values("transfer-encoding"), values("content-length"));
     let reason = match (encodings.next(), lengths.next()) {
-        (None, None) => return Ok(false),
+        (None, None) => return Ok(BodyLength::Known(0)),
         (Some(_), Some(_)) => "it has both Content-Length and Transfer-Encoding",
         (Some(_), None) if http10 => "HTTP/1.0 has no Transfer-Encoding",
         (Some(encoding), None) => match encodings.next() {
-            None if encoding.eq_ignore_ascii_case(b"chunked") => return Ok(true),
+            None if encoding.eq_ignore_ascii_case(b"chunked") => return Ok(BodyLength::Chunked),
             _ => "its Transfer-Encoding is not chunked alone",
         },
         (None, Some(length)) => match lengths.next() {
             // With more digits it is beyond all limits, and soon beyond all numbers.
             None if (1..=18).contains(&length.len()) && length.iter().all(u8::is_ascii_digit) => {
-                return Ok(length != b"0");
+                let number = length.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
+                return Ok(BodyLength::Known(number));
             }
             _ => "its Content-Length is not one number",
         },
@@ -141,13 +153,15 @@ mod tests {
         assert_eq!((head.method, head.target, head.keep_alive), ("GET", b"/e/cheese/w?x".as_slice(), true));
         assert_eq!(head.length, poll.len() - 4);
         assert_eq!(head.fields.header("last-event-id").unwrap(), b"4, 5".as_slice());
-        for other in [
-            "POST /e/c HTTP/1.1\r\nHost: a\r\n\r\n",
-            "GET /e/c HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n",
-            "GET /e/c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n",
+        for (other, body) in [
+            ("POST /e/c HTTP/1.1\r\nHost: a\r\n\r\n", Some(0)),
+            ("GET /e/c HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n", Some(1)),
+            ("POST /publish HTTP/1.1\r\nHost: a\r\nContent-Length: 0012\r\n\r\n", Some(12)),
+            ("GET /e/c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", None),
+            ("GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n", Some(0)),
         ] {
-            assert!(matches!(parse(other.as_bytes(), HEAD_MAX), Ok(Parsed::Other)), "{other}");
+            let Ok(Parsed::Other(length)) = parse(other.as_bytes(), HEAD_MAX) else { panic!("{other}") };
+            assert_eq!(length, body.map(|body| other.len() as u64 + body), "{other}");
         }
     }
 

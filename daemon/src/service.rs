@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,31 +24,85 @@ use hyper::{Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::timeout;
 
+use crate::front::linger;
 use crate::metrics::{COUNTS, Way, page};
 use crate::pages;
 use crate::server::{self, Counted, Server};
-use crate::stream::{Rewound, Stream};
+use crate::stream::{Answer, Lent, Loan, Rewound, Stream};
 use crate::transport::long_poll;
 
 /// The smallest buffer that hyper takes, in bytes.
 const BUFFER_MIN: usize = 8 * 1024;
 
-/// Serves a connection whose first bytes are in `before`, until it is closed.
-pub(crate) async fn serve(stream: Stream, before: Vec<u8>, server: &Arc<Server>) {
+/// How much of a body that is refused is read in any case, in bytes, and for how long. A web server in front that cannot get rid of a body
+/// takes the daemon for broken; the shipped configuration of nginx lets through 9 MiB.
+const REFUSED_BODY: (usize, Duration) = (16 * 1024 * 1024, Duration::from_secs(10));
+
+/// Serves one request of `length` bytes, of which those that are `read` have come, and perhaps more than those. Returns what has come
+/// behind it; `None` when the connection is of no use any more.
+pub(crate) async fn serve_one(
+    stream: &Stream,
+    mut read: Vec<u8>,
+    length: u64,
+    server: &Arc<Server>,
+) -> Option<Vec<u8>> {
+    let peer = (stream.peer_is_local(), stream.peer());
+    let loan = Loan::new(length, &mut read);
+    let goes_on = {
+        let service = service_fn(|request| async {
+            let response = respond(request, server, peer, true).await;
+            Ok::<_, Infallible>(response.map(|body| Answer::new(body, loan.clone())))
+        });
+        let patience = server.rules().patience.write;
+        let connection = builder(server)
+            .serve_connection(TokioIo::new(Lent::new(stream, read, loan.clone(), patience)), service);
+        let mut connection = pin!(connection);
+        let mut stopped = server.stop.subscribe();
+        let mut stopping = pin!(stopped.wait_for(|stopped| *stopped));
+        let mut is_told = false;
+        poll_fn(|context| {
+            // What breaks a connection is the client's affair; hyper has told it what it could.
+            if connection.as_mut().poll(context).is_ready() {
+                return Poll::Ready(false);
+            }
+            if loan.is_over() {
+                return Poll::Ready(true);
+            }
+            if !is_told && stopping.as_mut().poll(context).is_ready() {
+                is_told = true;
+                connection.as_mut().graceful_shutdown();
+                context.waker().wake_by_ref();
+            }
+            Poll::Pending
+        })
+        .await
+    };
+    if goes_on {
+        return Some(loan.behind());
+    }
+    if loan.is_read() {
+        stream.end();
+    } else {
+        let (bytes, patience) = REFUSED_BODY;
+        let bytes = bytes.max(server.rules().limits.publish_body_max);
+        let mut stopped = server.stop.subscribe();
+        tokio::select! {
+            () = linger(stream, bytes, patience) => {}
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+        }
+    }
+    None
+}
+
+/// Serves a connection whose first bytes were read, until it is closed. That is for a request of which nobody knows how long it is before
+/// it has come.
+pub(crate) async fn serve(stream: Stream, read: Vec<u8>, server: &Arc<Server>) {
     let peer = (stream.peer_is_local(), stream.peer());
     let service =
-        service_fn(|request| async move { Ok::<_, Infallible>(respond(request, server, peer).await) });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(server.rules().patience.head)
-        // Heads may be that large; bodies are read in pieces.
-        .max_buf_size((2 * server.rules().limits.head_max).max(BUFFER_MIN))
-        .max_headers(MAX_HEAD_FIELDS)
-        .serve_connection(
-            TokioIo::new(Rewound::new(before, stream, Some(server.rules().patience.write))),
-            service,
-        );
-    let mut connection = std::pin::pin!(connection);
+        service_fn(|request| async move { Ok::<_, Infallible>(respond(request, server, peer, false).await) });
+    let rewound = Rewound::new(read, stream, Some(server.rules().patience.write));
+    let connection = builder(server).serve_connection(TokioIo::new(rewound), service);
+    let mut connection = pin!(connection);
     let mut stopped = server.stop.subscribe();
     let finished = tokio::select! {
         // In this order: hyper closes a connection of which it has read nothing yet.
@@ -53,20 +110,33 @@ pub(crate) async fn serve(stream: Stream, before: Vec<u8>, server: &Arc<Server>)
         finished = connection.as_mut() => Some(finished),
         _ = stopped.wait_for(|stopped| *stopped) => None,
     };
-    // What breaks a connection is the client's affair; hyper has told it what it could.
     if finished.is_none() {
         connection.as_mut().graceful_shutdown();
         let _ = connection.await;
     }
 }
 
+fn builder(server: &Server) -> http1::Builder {
+    let rules = server.rules();
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(rules.patience.head)
+        // Heads may be that large; bodies are read in pieces.
+        .max_buf_size((2 * rules.limits.head_max).max(BUFFER_MIN))
+        .max_headers(MAX_HEAD_FIELDS);
+    builder
+}
+
 /// Whether the other end is this machine, and its address.
 type Peer = (bool, Option<IpAddr>);
 
+/// Answers a request. If the connection is only `lent`, the front gets it back.
 async fn respond(
     request: hyper::Request<Incoming>,
     server: &Arc<Server>,
     peer: Peer,
+    is_lent: bool,
 ) -> Response<pages::Body> {
     let _busy = Counted::new(&server.busy);
     let sender = server.rules().limits.fronts.sender(&HyperHeaders(request.headers()), peer.1, peer.0);
@@ -78,7 +148,9 @@ async fn respond(
     }
     if let Some(page) = server.pages.find(request.uri().path()) {
         let mut response = pages::respond(page, request, server, peer.0).await;
-        close_after(&mut response);
+        if !is_lent {
+            close_after(&mut response);
+        }
         return response;
     }
     let head_only = request.method() == hyper::Method::HEAD;
@@ -95,7 +167,7 @@ async fn respond(
         _ => respond_to_protocol(request, server, peer, sender, publishes).await,
     };
     let mut response = to_response(&reply, server);
-    if closes {
+    if closes && !is_lent {
         close_after(&mut response);
     }
     response
@@ -129,7 +201,7 @@ fn too_many(
 /// How long a poll is held that wants padding and came where there is none.
 const UNPADDED: Duration = Duration::from_secs(1);
 
-/// Whether the connection is to be closed after this request. The front does not get it back, and hyper cannot serve
+/// Whether a connection that stays with hyper is to be closed after this request. The front does not get it back, and hyper cannot serve
 /// streams: browsers, and web servers in front, would send the next one into it after they have loaded the client. A
 /// stream that came here all the same is answered in short, and finds the front when it comes again.
 fn wants_the_front(parsed: &Result<Request, Reply>) -> bool {

@@ -1,18 +1,20 @@
-//! A connection from TCP, with or without TLS, or a unix socket; and one whose first bytes were read already.
+//! A connection from TCP, with or without TLS, or a unix socket.
 
-use std::future::{Future, poll_fn};
+mod lent;
+mod rewound;
+
+use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::net::{IpAddr, Shutdown};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::task::yield_now;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::timeout;
+
+pub(crate) use lent::{Answer, Lent, Loan};
+pub(crate) use rewound::Rewound;
 
 use crate::lot::Socket;
 use crate::metrics::{COUNTS, Limit};
@@ -173,6 +175,37 @@ impl Stream {
         Ok(())
     }
 
+    /// Reads what is there, once there is something; nothing is the end.
+    fn poll_read(&self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_readable(context))?;
+            match self.try_read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read),
+            }
+        }
+    }
+
+    /// Writes what the socket takes, once it takes something.
+    fn poll_write(&self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(either!(self, stream => stream.poll_write_ready(context)))?;
+            match self.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    /// Says that nothing follows any more. The client may go on.
+    pub(crate) fn end(&self) {
+        if let Self::Tls(secured, _) = self {
+            secured.close();
+        }
+        // One that has left needs not be told.
+        let _ = either!(self, stream => SockRef::from(stream).shutdown(Shutdown::Write));
+    }
+
     /// Ready when there is something to read, or the client has left.
     pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if matches!(self, Self::Tls(secured, _) if secured.has_plaintext()) {
@@ -235,134 +268,5 @@ impl Unsent {
 impl Drop for Unsent {
     fn drop(&mut self) {
         UNSENT.fetch_sub(self.0, Ordering::Relaxed);
-    }
-}
-
-/// A connection that begins with bytes that were read from it before.
-pub(crate) struct Rewound {
-    before: Vec<u8>,
-    given: usize,
-    stream: Stream,
-    /// How long a client may take nothing; `None` is somebody else's affair.
-    patience: Option<Duration>,
-    /// Runs while it takes nothing.
-    stalled: Option<Pin<Box<Sleep>>>,
-    /// How much was read in a row.
-    in_turn: usize,
-}
-
-/// How much is read of one client in a row, in bytes. Frames may be tiny, and some thousands of them keep a processor busy for
-/// longer than other clients should wait.
-const TURN: usize = 1024;
-
-impl Rewound {
-    /// Gives `before` first. Writing fails when the client takes nothing for as long as `patience`.
-    pub(crate) fn new(before: Vec<u8>, stream: Stream, patience: Option<Duration>) -> Self {
-        Self { before, given: 0, stream, patience, stalled: None, in_turn: 0 }
-    }
-}
-
-impl AsyncRead for Rewound {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let rest = &this.before[this.given..];
-        if !rest.is_empty() {
-            let some = rest.len().min(buffer.remaining());
-            buffer.put_slice(&rest[..some]);
-            this.given += some;
-            return Poll::Ready(Ok(()));
-        }
-        this.before = Vec::new();
-        this.given = 0;
-        if this.in_turn >= TURN {
-            // Goes on behind those who wait for their turn, and after it has been looked who else has something to say; to wake
-            // this task again would not do that.
-            this.in_turn = 0;
-            let _ = pin!(yield_now()).poll(context);
-            return Poll::Pending;
-        }
-        let before = buffer.filled().len();
-        let read = each!(
-            &mut this.stream,
-            stream => Pin::new(stream).poll_read(context, buffer),
-            secured => poll_read_secured(secured, context, buffer)
-        );
-        this.in_turn = if read.is_pending() { 0 } else { this.in_turn + buffer.filled().len() - before };
-        read.map(|read| COUNTS.watch(read))
-    }
-}
-
-impl AsyncWrite for Rewound {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        let written = each!(
-            &mut this.stream,
-            stream => Pin::new(stream).poll_write(context, bytes),
-            secured => poll_write_secured(secured, context, bytes)
-        );
-        let written = written.map(|written| COUNTS.watch(written));
-        let (Poll::Pending, Some(patience)) = (&written, this.patience) else {
-            this.stalled = None;
-            return written;
-        };
-        let timer = this.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
-        timer.as_mut().poll(context).map(|()| {
-            COUNTS.hit(Limit::WriteTime);
-            Err(io::ErrorKind::TimedOut.into())
-        })
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // What a session owes is told as not written, so there is nothing that waits behind anybody's back.
-        each!(&mut self.stream, stream => Pin::new(stream).poll_flush(context), _secured => Poll::Ready(Ok(())))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(&mut self.stream, stream => Pin::new(stream).poll_shutdown(context), secured => {
-            secured.close();
-            Pin::new(secured.socket_mut()).poll_shutdown(context)
-        })
-    }
-}
-
-fn poll_read_secured(
-    secured: &Secured<TcpStream>,
-    context: &mut Context<'_>,
-    buffer: &mut ReadBuf<'_>,
-) -> Poll<io::Result<()>> {
-    loop {
-        if !secured.has_plaintext() {
-            ready!(secured.socket().poll_read_ready(context))?;
-        }
-        match secured.try_read(buffer.initialize_unfilled()) {
-            Ok(read) => {
-                buffer.advance(read);
-                return Poll::Ready(Ok(()));
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Poll::Ready(Err(error)),
-        }
-    }
-}
-
-fn poll_write_secured(
-    secured: &Secured<TcpStream>,
-    context: &mut Context<'_>,
-    bytes: &[u8],
-) -> Poll<io::Result<usize>> {
-    loop {
-        ready!(secured.socket().poll_write_ready(context))?;
-        match secured.try_write(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            written => return Poll::Ready(written),
-        }
     }
 }

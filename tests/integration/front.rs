@@ -1,13 +1,13 @@
 //! HTTP itself: methods, sizes, old versions, kept connections, and clients that misbehave.
 //!
-//! The daemon reads the heads of polls itself and leaves everything else to hyper. A client must not see which of the
+//! The daemon serves polls itself and lends everything else to hyper, request by request. A client must not see which of the
 //! two answers, so what is promised here is asked of both.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use everpoll_tests::http::{self, Address, Connection};
-use everpoll_tests::{Daemon, Reply, Sqlite, TestDir, wait};
+use everpoll_tests::{Daemon, Reply, Sqlite, TestDir, WebSocket, wait, websocket};
 
 fn daemon() -> (Sqlite, Daemon) {
     let log = Sqlite::new();
@@ -265,7 +265,6 @@ fn connection_is_kept_for_requests_of_all_kinds() {
         let published = connection.exchange(&kept(http::post_json("/publish", event))).expect("a reply");
         assert_eq!(published.status, 201);
         let id = published.json()["ids"][0].as_u64().expect("an id");
-        // What hyper serves first, it serves from then on.
         let post = http::request("POST", "/e/other").body(format!("last_event_id={}", id - 1));
         let poll = connection.exchange(&kept(post)).expect("a reply");
         assert_eq!((poll.events()[0].id, poll.events().len()), (id, 1));
@@ -273,6 +272,71 @@ fn connection_is_kept_for_requests_of_all_kinds() {
     let last = connection.exchange(&http::get("/e/cheese?hold=0")).expect("a reply");
     assert_eq!(last.header("connection"), Some("close"));
     assert_closed(&mut connection);
+}
+
+#[test]
+fn request_of_any_kind_is_understood_behind_one_that_is_no_poll() {
+    let (_log, daemon) = daemon();
+    let kept = |request: http::Request| request.header("Connection", "keep-alive").bytes();
+    let event = r#"{"channel":"other","type":"made","data":1}"#;
+    let firsts = [
+        kept(http::post_json("/publish", event)),
+        kept(http::post_json("/publish", "")),
+        kept(http::request("POST", "/e/other").body("flavor=short-poll")),
+        kept(http::request("GET", "/e/other?flavor=short-poll").body("x")),
+        kept(http::get("/everpoll.js")),
+        kept(http::get("/demo")),
+        kept(http::get("/healthz")),
+        kept(http::get("/nothing")),
+    ];
+    let malformed = b"GET /e/che ese HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
+    let large = http::get("/healthz").header("Cookie", &"x".repeat(17_000)).bytes();
+    let seconds = [(malformed, 400, "head_malformed"), (large, 431, "head_too_large")];
+    for first in &firsts {
+        let what = String::from_utf8_lossy(first.split(|byte| *byte == b'\r').next().expect("a line"));
+        for (second, status, code) in &seconds {
+            // In one write, and one after the other.
+            for together in [true, false] {
+                let mut connection = Connection::open(daemon.address()).expect("it listens");
+                let joined = if together { [first.as_slice(), second].concat() } else { first.clone() };
+                connection.send(&joined).expect("it reads");
+                connection.read_reply(false).unwrap_or_else(|error| panic!("{what}: {error}"));
+                if !together {
+                    connection.send(second).expect("it reads");
+                }
+                let reply = connection.read_reply(false);
+                let reply = reply.unwrap_or_else(|error| panic!("{code} behind {what}, {together}: {error}"));
+                assert_problem(&reply, *status, code);
+            }
+        }
+        // It stays a task for a moment, and waits in a lot then; what comes is served in both.
+        let pauses = if first == &firsts[0] { [0, 700].as_slice() } else { &[0] };
+        for pause in pauses {
+            let mut stream = daemon.address().connect().expect("it listens");
+            stream.write_all(first).expect("it reads");
+            read_one_reply(&mut stream);
+            std::thread::sleep(Duration::from_millis(*pause));
+            stream.write_all(&websocket::request("/e/cheese").bytes()).expect("it reads");
+            let mut socket = WebSocket::on(stream).unwrap_or_else(|error| panic!("behind {what}: {error}"));
+            socket.expect("everpoll:hello");
+            let id = publish(&daemon);
+            assert_eq!(socket.expect("made")["id"], id, "behind {what}");
+        }
+    }
+}
+
+/// Reads one reply with a `Content-Length`, and not a byte more.
+#[track_caller]
+fn read_one_reply(stream: &mut http::Stream) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0; 1];
+        stream.read_exact(&mut byte).expect("a head");
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).expect("ASCII").to_ascii_lowercase();
+    let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split('\r').next()?.parse().ok());
+    stream.read_exact(&mut vec![0; length.expect("a length")]).expect("a body");
 }
 
 #[test]

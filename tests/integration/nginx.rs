@@ -386,3 +386,31 @@ fn application_is_asked_before_each_poll_whoever_answers_it() {
     assert_eq!(http::get("/e/a").send(nginx.address()).status, 403);
     assert!(fallback.received().is_empty());
 }
+
+#[test]
+fn websocket_opens_on_a_connection_that_had_a_poll_with_a_body() {
+    let store = Store::sqlite();
+    let (daemon, nobody) = (Daemon::on(store.url()).start(), Nobody::new());
+    let nginx = WebServer::nginx(daemon.address(), &nobody.address());
+    for round in 0..10 {
+        let poll = http::request("POST", "/e/cheese").body("flavor=short-poll").send(nginx.address());
+        assert_eq!(poll.status, 200, "{}", poll.text());
+        let opened = WebSocket::try_open(nginx.address(), &websocket::request("/e/cheese"));
+        let mut socket = opened.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        socket.expect("everpoll:hello");
+    }
+}
+
+#[test]
+fn body_that_the_daemon_refuses_early_is_answered_by_the_daemon() {
+    let store = Store::sqlite();
+    let daemon = Daemon::on(store.url()).setting("EVERPOLL_BODY_MAX", "1088KiB").start();
+    let nobody = Nobody::new();
+    let nginx = WebServer::nginx(daemon.address(), &nobody.address());
+    for _ in 0..10 {
+        let publish = http::post_json("/publish", "x".repeat(8_000_000)).send(nginx.address());
+        assert_eq!((publish.status, publish.json()["code"].as_str()), (413, Some("body_too_large")));
+        let poll = http::request("POST", "/e/cheese").body("x".repeat(120_000)).send(nginx.address());
+        assert_eq!((poll.status, poll.json()["code"].as_str()), (413, Some("body_too_large")));
+    }
+}

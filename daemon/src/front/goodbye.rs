@@ -19,8 +19,9 @@ use crate::tls::Greeting;
 use crate::transport::Connection;
 use crate::visitors::Visit;
 
-/// How long a refused client may take to read why.
+/// How long a refused client may take to read why, and how much it may send meanwhile, in bytes.
 const LINGER: Duration = Duration::from_secs(1);
+const HEAD_LEFT: usize = 1024 * 1024;
 
 /// Most clients at a time that are told over TLS that there is no room for them, each a file and a handshake.
 pub(crate) const GOODBYES: usize = 64;
@@ -91,23 +92,29 @@ pub(crate) fn too_many(
     to_bytes(&reply, connection)
 }
 
-/// Answers a head that cannot be understood. What is still on its way is read for a moment, so that closing does not
-/// reset the connection before the client has read the reply (RFC 9112 section 9.6).
+/// Answers a head that cannot be understood.
 pub(super) async fn refuse(stream: &Stream, bytes: &Bytes, server: &Server) {
     if stream.send(bytes, &server.rules().patience).await.is_err() {
         return;
     }
-    let drain = async {
-        let mut left = 1024 * 1024_usize;
+    linger(stream, HEAD_LEFT, LINGER).await;
+}
+
+/// Ends a connection whose client may still be sending: closed at once, it would be reset, and the reply lost before it is read
+/// (RFC 9112 section 9.6). So it is told that nothing follows, and what it sends is read, but kept nowhere: so many bytes at most,
+/// for so long.
+pub(crate) async fn linger(stream: &Stream, mut bytes: usize, patience: Duration) {
+    stream.end();
+    let read = async {
         let mut some = [0; 4096];
-        while left > 0 && stream.readable().await.is_ok() {
+        while bytes > 0 && stream.readable().await.is_ok() {
             match stream.try_read(&mut some) {
                 Ok(0) => return,
-                Ok(read) => left = left.saturating_sub(read),
+                Ok(read) => bytes = bytes.saturating_sub(read),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return,
             }
         }
     };
-    let _ = timeout(LINGER, drain).await;
+    let _ = timeout(patience, read).await;
 }

@@ -29,10 +29,6 @@ impl<S: AsFd> Secured<S> {
         &self.0.as_ref().expect("only its end takes them out").0
     }
 
-    pub(crate) fn socket_mut(&mut self) -> &mut S {
-        &mut self.0.as_mut().expect("only its end takes them out").0
-    }
-
     /// The same session over the same socket in another form.
     pub(crate) fn map<T: AsFd>(mut self, other: impl FnOnce(S) -> io::Result<T>) -> io::Result<Secured<T>> {
         let (socket, session) = self.0.take().expect("only its end takes them out");

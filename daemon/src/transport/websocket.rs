@@ -32,7 +32,7 @@ const WRITE_AHEAD: usize = 64 * 1024;
 /// How long a client may take to answer that the WebSocket is closed.
 const CLOSING: Duration = Duration::from_secs(2);
 
-type Socket = WebSocketStream<Rewound>;
+type Socket = WebSocketStream<Rewound<Stream>>;
 
 /// Serves a WebSocket until one of the two ends it.
 pub(crate) async fn serve(stream: Stream, before: Vec<u8>, server: &Server, request: PollRequest) {

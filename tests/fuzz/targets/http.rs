@@ -11,7 +11,7 @@ use head::Parsed;
 #[derive(Debug, PartialEq)]
 enum Meaning {
     Partial,
-    Other,
+    Other(Option<u64>),
     Poll { length: usize, keep_alive: bool, http10: bool, parsed: Result<Request, RequestError> },
     Refused(RequestError),
 }
@@ -19,7 +19,7 @@ enum Meaning {
 fn read(bytes: &[u8]) -> Meaning {
     match head::parse(bytes, head::HEAD_MAX) {
         Ok(Parsed::Partial) => Meaning::Partial,
-        Ok(Parsed::Other) => Meaning::Other,
+        Ok(Parsed::Other(length)) => Meaning::Other(length),
         Ok(Parsed::Poll(head)) => {
             let raw =
                 RawRequest { may_upgrade: true, ..super::raw(head.method, head.target, &head.fields, b"") };
@@ -47,7 +47,7 @@ pub(crate) fn check(bytes: &[u8]) {
         Meaning::Refused(error) => super::replies::check_error(error),
         // Or a client could make the daemon keep what it sends without end.
         Meaning::Partial => assert!(bytes.len() < head::HEAD_MAX),
-        Meaning::Other => {}
+        Meaning::Other(length) => assert!(length.is_none_or(|length| length > 0)),
     }
     // The daemon parses what is there whenever more has come, and does what the first answer says.
     let pieces = [1, 2, 3, 7, 64].map(|parts| bytes.len() / parts);
@@ -58,7 +58,7 @@ pub(crate) fn check(bytes: &[u8]) {
             // A target that is too long is refused early or late, but it is refused; hyper's are refused by the protocol.
             Meaning::Refused(early) => {
                 let refused = match &whole {
-                    Meaning::Refused(_) | Meaning::Other => true,
+                    Meaning::Refused(_) | Meaning::Other(_) => true,
                     Meaning::Poll { parsed, .. } => parsed.is_err(),
                     Meaning::Partial => false,
                 };
