@@ -5,17 +5,19 @@
 //! like any other again, with a [session] beside its socket.
 //!
 //! What a newcomer gets wrong: the files change while the daemon runs, since certificates live for weeks. Two files cannot be
-//! replaced at once, so they are read only when both have rested for a moment, and a pair that does not fit changes nothing.
+//! replaced at once, so they are read only when both have rested for a moment, and a pair that does not fit changes nothing. That a
+//! certificate ends soon is told when it is read, and each day.
 
 mod secured;
 mod session;
+mod validity;
 
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, bail};
 use rustls::crypto::ring;
@@ -30,6 +32,7 @@ use tracing::{debug, error, info, warn};
 pub(crate) use secured::Secured;
 use secured::Told;
 use session::Session;
+use validity::{Validity, Worry};
 
 use crate::hub::lock;
 use crate::metrics::{COUNTS, Limit};
@@ -37,11 +40,16 @@ use crate::metrics::{COUNTS, Limit};
 /// How often it is looked whether the files have changed.
 const LOOK_AT_FILES: Duration = Duration::from_secs(2);
 
+/// How often a certificate that ends soon is told.
+const TELL_AGAIN: Duration = Duration::from_secs(24 * 3600);
+
 /// What every handshake of the daemon needs.
 pub(crate) struct Tls {
     certificate: PathBuf,
     key: PathBuf,
     config: Mutex<Arc<ServerConfig>>,
+    /// That of the certificate in use, if it can be read.
+    validity: Mutex<Option<Validity>>,
 }
 
 /// What tells one state of the files from the next.
@@ -64,19 +72,44 @@ impl Tls {
     ///
     /// What is wrong with them, and what would be right.
     pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Self> {
-        let config = read(certificate, key)?;
+        let (config, validity) = read(certificate, key)?;
         if std::fs::metadata(key).is_ok_and(|key| key.mode() & 0o004 != 0) {
             warn!(
                 "tls_key {} can be read by every user of this machine; set its mode to 0640",
                 key.display()
             );
         }
-        Ok(Self { certificate: certificate.into(), key: key.into(), config: Mutex::new(config.into()) })
+        let tls = Self {
+            certificate: certificate.into(),
+            key: key.into(),
+            config: Mutex::new(config.into()),
+            validity: Mutex::new(validity),
+        };
+        tls.tell_worries();
+        Ok(tls)
+    }
+
+    /// When the certificate in use ends, seconds since 1970, if that can be told.
+    pub(crate) fn ends_at(&self) -> Option<u64> {
+        lock(&self.validity).map(Validity::until)
+    }
+
+    fn tell_worries(&self) {
+        let file = self.certificate.display();
+        match *lock(&self.validity) {
+            None => warn!("tls_certificate {file} does not say until when it is valid"),
+            Some(validity) => match validity.worry(SystemTime::now()) {
+                None => {}
+                Some(worry @ Worry::EndsSoon(_)) => warn!("tls_certificate {file} {worry}"),
+                Some(worry) => error!("tls_certificate {file} {worry}"),
+            },
+        }
     }
 
     /// Reads the files again when they have changed, or the `hangup` signal comes. Runs for ever.
     pub(crate) async fn follow_files(self: Arc<Self>, mut hangup: Signal) {
         let (mut read, mut last) = (self.state(), self.state());
+        let mut told_worries = Instant::now();
         loop {
             let told = tokio::select! {
                 _ = hangup.recv() => true,
@@ -87,6 +120,10 @@ impl Tls {
             if told || (rests && now != read) {
                 read = now;
                 self.read_again();
+                told_worries = Instant::now();
+            } else if told_worries.elapsed() >= TELL_AGAIN {
+                self.tell_worries();
+                told_worries = Instant::now();
             }
         }
     }
@@ -98,14 +135,16 @@ impl Tls {
 
     fn read_again(&self) {
         match read(&self.certificate, &self.key) {
-            Ok(config) => {
+            Ok((config, validity)) => {
                 *lock(&self.config) = config.into();
+                *lock(&self.validity) = validity;
                 info!("read tls_certificate and tls_key again; new connections get them");
             }
             Err(problem) => {
                 error!("cannot use the new tls_certificate and tls_key, the old ones go on: {problem:#}");
             }
         }
+        self.tell_worries();
     }
 
     /// Agrees with a client on keys. It may take so long.
@@ -162,8 +201,8 @@ impl Tls {
     }
 }
 
-/// What rustls needs, from the files.
-fn read(certificate: &Path, key: &Path) -> Result<ServerConfig> {
+/// What rustls needs, from the files, and until when it is of use.
+fn read(certificate: &Path, key: &Path) -> Result<(ServerConfig, Option<Validity>)> {
     let chain = read_chain(certificate);
     let private = PrivateKeyDer::from_pem_file(key).map_err(|problem| match problem {
         pem::Error::Io(problem) => format!("tls_key {} cannot be read: {problem}", key.display()),
@@ -178,6 +217,7 @@ fn read(certificate: &Path, key: &Path) -> Result<ServerConfig> {
         (Err(one), Err(other)) => bail!("{one}; and {other}"),
         (Err(problem), _) | (_, Err(problem)) => bail!(problem),
     };
+    let validity = Validity::of(&chain);
     let provider = Arc::new(ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -198,7 +238,7 @@ fn read(certificate: &Path, key: &Path) -> Result<ServerConfig> {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // Clients that come back need no new signature, and nothing is kept for them here.
     config.ticketer = ring::Ticketer::new()?;
-    Ok(config)
+    Ok((config, validity))
 }
 
 /// The server's certificate and those between it and the root.

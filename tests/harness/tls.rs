@@ -83,6 +83,33 @@ impl Authority {
         Certificate { chain, key, trust: self.trust(rustls::ALL_VERSIONS) }
     }
 
+    /// The same, valid from one time until another, seconds since 1970.
+    ///
+    /// # Panics
+    /// When OpenSSL cannot make it.
+    pub fn sign_for(&self, name: &str, from: u64, until: u64) -> Certificate {
+        let file = |extension| self.directory.join(&format!("{name}.{extension}"));
+        let (request, chain, key) = (file("csr"), file("pem"), file("key"));
+        openssl(new_key("req", &key).args(["-subj", "/CN=localhost", "-out"]).arg(&request));
+        let folder = self.directory.path().display();
+        // Only this command of OpenSSL takes times.
+        let config = format!(
+            "[ca]\ndefault_ca = own\n[own]\ndatabase = {folder}/{name}.index\nnew_certs_dir = {folder}\nrand_serial = yes\n\
+             certificate = {folder}/root.pem\nprivate_key = {folder}/root.key\ndefault_md = sha256\npolicy = any\n\
+             x509_extensions = names\n[any]\ncommonName = supplied\n[names]\nsubjectAltName = DNS:localhost, IP:127.0.0.1\n"
+        );
+        let index = file("index");
+        std::fs::write(&index, "").expect("a file in our directory");
+        let config = self.directory.file(&format!("{name}.conf"), config);
+        let mut command = Command::new("openssl");
+        command.args(["ca", "-batch", "-notext", "-startdate", &date(from), "-enddate", &date(until)]);
+        for (option, path) in [("-config", &config), ("-in", &request), ("-out", &chain)] {
+            command.arg(option).arg(path);
+        }
+        openssl(&mut command);
+        Certificate { chain, key, trust: self.trust(rustls::ALL_VERSIONS) }
+    }
+
     /// For a client that trusts what this one has signed, and knows these versions of TLS.
     ///
     /// # Panics
@@ -172,6 +199,13 @@ fn new_key(task: &str, file: &Path) -> Command {
         .args([task, "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout"])
         .arg(file);
     command
+}
+
+/// A time, in seconds since 1970, as OpenSSL wants it.
+fn date(second: u64) -> String {
+    let mut command = Command::new("date");
+    command.args(["-u", "-d", &format!("@{second}"), "+%Y%m%d%H%M%SZ"]);
+    process::run(command, b"").1.trim().to_owned()
 }
 
 fn openssl(command: &mut Command) {

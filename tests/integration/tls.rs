@@ -282,6 +282,46 @@ fn new_certificate_is_read_while_clients_are_held() {
     assert!(site.daemon.is_ready());
 }
 
+#[test]
+fn end_of_the_certificate_is_counted_and_told_in_time() {
+    const DAY: u64 = 24 * 3600;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock").as_secs();
+    // Of no whole number of days, so that it does not matter how long the test takes.
+    let now = now + DAY / 2;
+    let (log, authority) = (Sqlite::new(), Authority::new());
+    let metric = "everpoll_tls_certificate_expiry_timestamp_seconds";
+    let [ending, fresh] = [("ending", 80, 10), ("fresh", 1, 89)]
+        .map(|(name, ago, left)| authority.sign_for(name, now - ago * DAY, now + left * DAY));
+    let used = authority.sign("used");
+    replace(&ending, &used);
+    let daemon = Daemon::on(log.url()).tls(&used).start();
+    let mut site = Site { daemon, certificate: used, authority, log };
+    let worries = |site: &Site| site.daemon.log().matches("put a new one in its place").count();
+    assert_eq!((site.metric(metric), worries(&site)), (now + 10 * DAY, 1), "{}", site.daemon.log());
+    assert!(site.daemon.log().contains("ends in 10 days"), "{}", site.daemon.log());
+
+    let read_again = |site: &mut Site, new: &Certificate, times: usize| {
+        replace(new, &site.certificate);
+        site.daemon.process().signal(Signal::HUP);
+        wait::until("it is read", wait::PATIENCE, || {
+            site.daemon.log().matches("read tls_certificate and tls_key again").count() >= times
+        });
+    };
+    read_again(&mut site, &fresh, 1);
+    wait::until("the new one counts", wait::PATIENCE, || site.metric(metric) == now + 89 * DAY);
+    assert_eq!(worries(&site), 1, "{}", site.daemon.log());
+
+    // The end of one that is in use is an error of the whole daemon.
+    let ended = site.authority.sign_for("ended", now - 90 * DAY, now - DAY);
+    let times = site.daemon.log().matches("read tls_certificate and tls_key again").count();
+    read_again(&mut site, &ended, times + 1);
+    wait::until("the end is told", wait::PATIENCE, || site.daemon.log().contains("has ended"));
+    assert!(
+        site.daemon.log().lines().any(|line| line.contains("ERROR") && line.contains("clients refuse it"))
+    );
+    assert!(site.address().connect().is_err(), "a client took a certificate that has ended");
+}
+
 fn replace(new: &Certificate, old: &Certificate) {
     for (new, old) in [(&new.chain, &old.chain), (&new.key, &old.key)] {
         fs::copy(new, old).expect("they can be written");

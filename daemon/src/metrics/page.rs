@@ -93,6 +93,10 @@ fn connections(server: &Server, page: &mut Page<'_>) -> fmt::Result {
     page.counter("connections_accepted", "Connections that were accepted", COUNTS.accepted.get())?;
     let handshakes = [("done", COUNTS.handshakes.get()), ("failed", COUNTS.handshakes_failed.get())];
     page.counters("tls_handshakes", "Handshakes of TLS", ("result", &handshakes))?;
+    if let Some(ends_at) = server.tls.as_ref().and_then(|tls| tls.ends_at()) {
+        let help = "When the certificate in use ends, seconds since 1970";
+        page.gauge("tls_certificate_expiry_timestamp_seconds", help, ends_at)?;
+    }
     page.counter("ghosts", "Connections whose client had vanished without a word", COUNTS.ghosts.get())?;
     page.gauge("requests_in_hand", "Requests that are read and not answered yet", now(&server.busy))?;
     let held: Vec<_> = Way::ALL.iter().map(|(way, name)| (*name, now(&server.held[*way as usize]))).collect();

@@ -357,7 +357,7 @@ mod tests {
         let authority = Authority::new();
         let certificate = authority.sign("server");
         let config = super::super::read(&certificate.chain, &certificate.key).unwrap();
-        let mut session = Session::new(config.into()).unwrap();
+        let mut session = Session::new(config.0.into()).unwrap();
         let (mut socket, mut client) = (Narrow::default(), certificate.trust.client());
         while client.is_handshaking() || !session.is_open() {
             // Byte by byte, as the slowest network brings it.

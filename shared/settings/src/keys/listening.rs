@@ -57,7 +57,7 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "The certificate with which the daemon's TCP ports speak TLS, and those between it and the root, the server's own \
                   first; tls_key beside it. Unix sockets do not speak TLS.",
         advice: "Read again within seconds when it has changed, and on SIGHUP; a new pair that does not fit is told in the \
-                 diagnostics, and the old one goes on. Without TLS a web server in front has to have it.",
+                 diagnostics, and the old one goes on. So is one that ends within 14 days, or is in the last fifth of its life. Without TLS a web server in front has to have it.",
         secret: false,
         live: false,
     },
