@@ -2,9 +2,9 @@
 //! the cursor, or a gap that names exactly what is missing, and then the rest.
 //!
 //! A schedule is made by chance from a seed (`EVERPOLL_TEST_SEED`): transactions of some events, roll-backs, many events at
-//! once, large ones, trimming of all channels and of namespaces, backups, restores, restarts of the daemon. After each step all transports are asked from
-//! cursors in and around all that is gone, and must say what the [model] says. With `EVERPOLL_TEST_LONG` set there are many
-//! schedules on each database.
+//! once, large ones, trimming of all channels and of namespaces, backups, restores, restarts of the daemon. After each step all
+//! transports are asked from cursors in and around all that is gone, and must say what the [model] says. With
+//! `EVERPOLL_TEST_LONG` set there are many schedules on each database.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

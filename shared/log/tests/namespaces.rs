@@ -73,6 +73,9 @@ fn each_namespace_keeps_what_is_set_for_it_and_tells_of_no_other(store: &Store) 
     assert_eq!(told(&mut log, &[], 3), (Some(7), vec![7, 8]));
     // The window of one who follows the log begins with the first event that there is.
     assert_eq!(log.tail_start(ALL).unwrap(), 0);
+    // What another lost is no leave to remove what this one has.
+    let error = store.try_sql("delete from everpoll.events where channel = 'a'").unwrap_err();
+    assert!(error.contains("only by retention"), "{error}");
     // Nothing more has to go, and ids go on.
     assert_eq!(trim_all(&mut log, &all), [0, 0]);
     assert_eq!(publish(&mut log, &["shop:a"]), 9);
