@@ -175,6 +175,7 @@ fn defaults_of_the_table_are_those_of_the_program() {
     assert_eq!(
         none,
         [
+            "fallback_status",
             "tls_certificate",
             "tls_key",
             "redis_url",
