@@ -54,7 +54,8 @@ pub(super) const KEYS: &[Key] = &[
         variable: "EVERPOLL_ACCESS_RECHECK",
         default: "30",
         form: "seconds, 1 to 300",
-        meaning: "With access = proxy: how long a hold or a stream lasts at most before the web server is asked again.",
+        meaning: "With access = proxy: how long a hold or a stream lasts at most before the web server is asked again; and for \
+                  how long after the end of what it says clients are told to come again (access_stale), and not to stop.",
         advice: "Too high: who has lost the right reads on for so long, and as long as the web server keeps the application's answer \
                  besides. Too low: more questions to the application.",
         secret: false,
