@@ -71,7 +71,11 @@ pub fn cgi_target(request_uri: &[u8], script_name: &[u8], path_info: &[u8], quer
 }
 
 /// Path and query of a target; one in absolute form (RFC 9112 section 3.2.2) is as good as its path.
+///
+/// A `#` should never come, and what stands behind it is for browsers alone (RFC 3986 section 3.5). nginx and hyper leave it out
+/// where they look at a target, and nginx passes it on as it came: so it is no part of one here either.
 pub(crate) fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
+    let target = target.split(|b| *b == b'#').next().unwrap_or_default();
     let target = without_origin(target);
     match target.iter().position(|b| *b == b'?') {
         Some(mark) => (&target[..mark], &target[mark + 1..]),
@@ -100,6 +104,16 @@ mod tests {
         assert_eq!(Route::of(b"/everpoll.js?1"), Route::Script(None));
         assert_eq!(Route::of(b"/everpoll.0123456789abcdef.js"), Route::Script(Some(b"0123456789abcdef")));
         assert_eq!(Route::of(b"/everpoll.min.js"), Route::Elsewhere);
+    }
+
+    #[test]
+    fn what_stands_behind_a_hash_is_no_part_of_a_target() {
+        assert_eq!(split_target(b"/e/cheese?x=1#y?z"), (&b"/e/cheese"[..], &b"x=1"[..]));
+        assert_eq!(split_target(b"/e/cheese#?x=1"), (&b"/e/cheese"[..], &b""[..]));
+        assert_eq!(split_target(b"http://shop.example#/e/cheese"), (&b"/"[..], &b""[..]));
+        assert_eq!(Route::of(b"/publish#x"), Route::Publish);
+        assert_eq!(Route::of(b"/e/cheese#/../../publish"), Route::Poll(b"cheese"));
+        assert_eq!(Route::of(b"/e/_probe#x"), Route::Probe(b""));
     }
 
     #[test]
