@@ -294,7 +294,13 @@ fn expected_of_publisher(asked: &Asked<'_>, channel: &str) -> &'static str {
         |address: &str| address.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
     let all_loopback = |name: &str| {
         text(name).is_none_or(|all| {
-            all.split(',').all(|one| loopback(one.trim_matches(|c: char| c.is_ascii_whitespace())))
+            let mut parts: Vec<_> =
+                all.split(',').map(|one| one.trim_matches(|c: char| c.is_ascii_whitespace())).collect();
+            // A web server appends, also to nothing.
+            if parts.len() > 1 && parts[0].is_empty() {
+                parts.remove(0);
+            }
+            parts.into_iter().all(loopback)
         })
     };
     let local_page = || {

@@ -176,7 +176,11 @@ impl Publisher {
             && header("forwarded").is_none()
             && ["x-forwarded-for", "x-real-ip"].iter().all(|name| {
                 header(name).is_none_or(|all| {
-                    all.split(|b| *b == b',').all(|address| is_local_address(address.trim_ascii()))
+                    let mut parts = all.split(|b| *b == b',').map(<[u8]>::trim_ascii).peekable();
+                    let first = parts.next_if(|first| first.is_empty());
+                    // What was empty before a web server appended to it begins with nothing; nothing else may be empty.
+                    let appended = first.is_none() || parts.peek().is_some();
+                    appended && parts.all(is_local_address)
                 })
             })
             && header("origin").is_none_or(|origin| is_local_origin(&origin));
@@ -323,6 +327,10 @@ mod tests {
         assert!(admit(&[]));
         assert!(admit(&[("x-forwarded-for", "127.0.0.1, ::1")]));
         assert!(!admit(&[("x-forwarded-for", "127.0.0.1, 192.0.2.7")]));
+        assert!(admit(&[("x-forwarded-for", ", 127.0.0.1")]));
+        for far in [", 192.0.2.7", ",", "127.0.0.1,", ", ,127.0.0.1"] {
+            assert!(!admit(Box::leak(Box::new([("x-forwarded-for", far)]))), "{far}");
+        }
         assert!(!admit(&[("x-real-ip", "192.0.2.7")]));
         assert!(!admit(&[("forwarded", "for=127.0.0.1")]));
         assert!(admit(&[("forwarded", ""), ("x-real-ip", " "), ("origin", "")]));
