@@ -405,14 +405,12 @@ impl Request {
         let valid_for = limits.admit(raw, &parameters, &channels)?;
         let head_only = raw.method == "HEAD";
         let mut flavor = parameters.flavor()?;
-        let mut websocket_key = None;
         match flavor {
             // What a stream's head looks like is seen by asking for the stream.
             Flavor::EventSource | Flavor::WebSocket if head_only => flavor = Flavor::ShortPoll,
             Flavor::EventSource | Flavor::WebSocket if raw.method == "POST" => {
                 return Err(RequestError::StreamNeedsGet);
             }
-            Flavor::WebSocket => websocket_key = Some(upgrade::check(raw, &limits.origins)?),
             _ => {}
         }
         let dress = Dress::parse(&parameters, raw, limits)?;
@@ -444,7 +442,11 @@ impl Request {
             cut: parameters.cut()?,
             network: Network::of(raw, sender),
             client: sender.forwarded_client(),
-            websocket_key,
+            // Last, so that whatever else is wrong is told alike where no WebSocket is to be had.
+            websocket_key: match flavor {
+                Flavor::WebSocket => Some(upgrade::check(raw, &limits.origins)?),
+                _ => None,
+            },
             dress: dress.shared(),
         }))
     }

@@ -70,17 +70,21 @@ fn decoded_length(base64: &[u8]) -> Option<usize> {
     (unused == 0).then_some(digits.len() * 6 / 8)
 }
 
-/// Whether the page is of the same host, or of an allowed one; programs send no origin.
+/// Whether the page is of the same host, or of an allowed one; programs send no origin. Where both name a port, it is the same.
 fn page_may(headers: &Fields<'_>) -> bool {
     let Some(origin) = headers.header("origin") else { return true };
     if matches!(&*origin, b"https://shop.example" | b"http://[::1]:8080") {
         return true;
     }
-    let host_of = |authority: &str| match authority.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => host.to_owned(),
-        _ => authority.to_owned(),
+    let parts = |authority: &str| match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host.to_owned(), Some(port.to_owned())),
+        _ => (authority.to_owned(), None),
     };
     let origin = text(headers, "origin");
     let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    authority.is_some_and(|authority| host_of(authority) == host_of(&text(headers, "host")))
+    let (host, port) = parts(&text(headers, "host"));
+    authority.is_some_and(|authority| {
+        let (page, page_port) = parts(authority);
+        page == host && (port.is_none() || page_port.is_none() || port == page_port)
+    })
 }
