@@ -25,7 +25,7 @@ use self::fixed::FIXED;
 use self::request::{Drawn, literal};
 use super::cases::Case;
 use super::essence::Essence;
-use super::{SETTINGS, ask_daemon, fill};
+use super::{SETTINGS, ask_daemon, fill, is_stream};
 use crate::access::signer::Signer;
 use crate::site::Store;
 
@@ -50,32 +50,59 @@ const DIFFERENCES: &[Difference] = &[
         what: "only the daemon has WebSockets",
         sample: b"GET /e/cheese HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        is: |_, daemon, fallback| {
-            // Whoever asks for one as nobody should is told so.
-            let told = ["\"websocket_version\"", "\"websocket_key_malformed\"", "\"origin_not_allowed\""];
-            let looked_at = daemon.status == 101 || told.iter().any(|code| daemon.body.contains(code));
-            looked_at && fallback.status == 426 && fallback.body.contains("\"upgrade_required\"")
+        is: |request, daemon, fallback| {
+            fallback.body.contains("\"upgrade_required\"") && opens_as_it_should(request, daemon)
         },
     },
     Difference {
-        what: "what is no HTTP and nginx lets pass is refused by the daemon, and read as it stands by the fallback",
+        what: "a target that is no UTF-8 and a field with control characters are refused by the daemon alone",
         sample: b"GET /e/cheese?last_event_id=2&x=\xe4 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
                   Flavor: short-poll\r\n\r\n",
-        is: |request, daemon, fallback| {
-            // What stands behind a `#` is no part of a target to some, and hyper says no more than the status.
-            !is_http(request) && (daemon.status >= 400 || request.contains(&b'#')) && daemon != fallback
+        is: |request, daemon, _| {
+            // To a HEAD, nginx passes no more than the head.
+            let says_so = daemon.body.is_empty() || daemon.body.contains("\"head_malformed\"");
+            let (target, fields) = head(request);
+            let in_field = |b: &u8| *b >= b' ' && *b != 0x7f || matches!(b, b'\t' | b'\r' | b'\n');
+            let is_http = std::str::from_utf8(target).is_ok() && fields.iter().all(in_field);
+            !is_http && daemon.status == 400 && says_so
+        },
+    },
+    Difference {
+        what: "what needs an escape in a target and has none is refused by hyper, which serves all with a body",
+        sample: b"POST /e/cheese?last_event_id=2&x=\" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                  Flavor: short-poll\r\nContent-Length: 0\r\n\r\n",
+        is: |request, daemon, _| {
+            let (target, _) = head(request);
+            target.iter().any(|b| b"\"<>`".contains(b)) && daemon.status == 400 && daemon.body.is_empty()
         },
     },
 ];
 
-/// Whether the head has only bytes that a target and a field may have (RFC 9112 section 3.2, RFC 9110 section 5.5).
-fn is_http(request: &[u8]) -> bool {
+/// The target of a request, and its header fields.
+fn head(request: &[u8]) -> (&[u8], &[u8]) {
     let end = request.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(request.len());
-    let mut lines = request[..end].split(|b| *b == b'\n').map(|line| line.trim_ascii_end());
-    let target = lines.next().unwrap_or_default();
-    let in_target = |b: &u8| b.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(b) || *b == b' ';
-    target.iter().all(in_target)
-        && lines.all(|line| line.iter().all(|b| *b >= b' ' && *b != 0x7f || *b == b'\t'))
+    let line = request[..end].iter().position(|b| *b == b'\r').unwrap_or(end);
+    let target = request[..line].split(|b| *b == b' ').nth(1).unwrap_or_default();
+    (target, &request[line..end])
+}
+
+/// Whether this is what the daemon should answer to the handshake of a WebSocket, as far as its fields tell.
+fn opens_as_it_should(request: &[u8], daemon: &Essence) -> bool {
+    let field = |name| request::field(request, name).unwrap_or_default();
+    let says = |code: &str| daemon.body.contains(&format!("\"{code}\""));
+    let key = field("Sec-WebSocket-Key");
+    let is_known_key = key == "dGhlIHNhbXBsZSBub25jZQ==";
+    let origin = field("Origin");
+    let is_listed = origin.is_empty() || SETTINGS[0].1.split(' ').any(|listed| listed == origin);
+    if field("Sec-WebSocket-Version") != "13" {
+        return says("websocket_version");
+    }
+    if daemon.status != 101 {
+        return says("websocket_key_malformed") && !is_known_key || says("origin_not_allowed") && !is_listed;
+    }
+    // RFC 6455 section 1.3 tells the answer to this key.
+    let accepted = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+    key.len() == 24 && (!is_known_key || daemon.header("sec-websocket-accept") == Some(accepted))
 }
 
 /// How readers are told apart where a request was found.
@@ -114,6 +141,8 @@ impl Doors {
             ("EVERPOLL_JSONP", jsonp),
             ("EVERPOLL_ACCESS", &access),
             ("EVERPOLL_TOKEN_KEYS", &keys),
+            // Longer than is waited for a reply: a stream that nobody expects must not seem to go on for ever.
+            ("EVERPOLL_HEARTBEAT", "55"),
             ("EVERPOLL_LOG", "error"),
         ];
         let daemon = Daemon::on(store.url()).at(&socket("daemon.sock"));
@@ -165,9 +194,12 @@ impl Doors {
     fn ask(&self, bytes: &[u8]) -> io::Result<(Essence, Essence)> {
         let mut case = Case { name: String::new(), request: request::request(bytes.to_vec()), stream: false };
         let got = case.request.try_send(self.to_fallback.address())?;
-        let is_stream = |kind: &str| kind.starts_with("text/event-stream");
-        case.stream = got.header("content-type").is_some_and(is_stream) && !got.body.is_empty();
-        ask_daemon(&case, self.to_daemon.address(), &got)
+        case.stream = is_stream(&got);
+        let (mut daemon, mut fallback) = ask_daemon(&case, self.to_daemon.address(), &got)?;
+        if request::may_be_held(bytes) {
+            Essence::level(&mut daemon, &mut fallback);
+        }
+        Ok((daemon, fallback))
     }
 
     /// In what the answers differ, where they should not.

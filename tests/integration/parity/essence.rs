@@ -68,6 +68,40 @@ impl Essence {
         Self { status: head.status, headers, body }
     }
 
+    /// Leaves out what only a program that holds polls can say: where the `daemon` lets its client come back at once, and when it
+    /// has held it. What it padded is shorter by its spaces.
+    pub(super) fn level(daemon: &mut Self, fallback: &mut Self) {
+        let comes_back_now = |it: &Self| it.header("x-ps-reconnect-in") == Some("0");
+        if daemon.status != 200 || !comes_back_now(daemon) || comes_back_now(fallback) {
+            return;
+        }
+        // An answer at once is one with news in it.
+        let was_held = daemon.header("x-shortpoll-info") == Some("false");
+        let is_empty = fallback.body == "[]" || fallback.body.contains(r#"{"events":[],"#);
+        if was_held && !is_empty {
+            return;
+        }
+        // The head of a padded reply is gone before anybody knows the cursor.
+        let was_padded = was_held && daemon.header("x-ps-cursor").is_none();
+        let has_envelope = fallback.body.contains(r#","end":1}"#);
+        for it in [daemon, fallback] {
+            it.headers.retain(|(name, _)| match name.as_str() {
+                "x-ps-reconnect-in" => false,
+                "x-shortpoll-info" => !was_held,
+                "content-length" => !has_envelope,
+                "x-ps-cursor" => !was_padded,
+                _ => true,
+            });
+            let until = if was_held { r#","end":1}"# } else { r#","short_poll""# };
+            hide(&mut it.body, r#""reconnect_in":"#, until);
+            it.body.truncate(it.body.trim_end_matches(' ').len());
+        }
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
     /// Short enough to read.
     pub(super) fn shown(&self) -> String {
         let Self { status, headers, body } = self;

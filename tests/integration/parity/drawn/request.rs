@@ -20,12 +20,64 @@ pub(super) struct Drawn {
     pub(super) headers: Vec<(Vec<u8>, Vec<u8>)>,
     body: Vec<u8>,
     chunked: bool,
-    /// How it says that it is not to be held: a held poll has no counterpart, as the fallback holds nothing.
-    by_hold: bool,
+    how: How,
 }
 
-/// Header fields that mean something to a program or to a server in front, and values for them. None asks for a stream, of
-/// which the daemon's has no end: those are compared one by one (`../streams.rs`).
+/// How it asks to be answered. No long hold is among these: it has no counterpart, as the fallback holds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// At once, by a header.
+    ShortPoll,
+    /// At once, by the query.
+    NoHold,
+    /// After a moment, so that it is held where nothing is new.
+    Hold,
+    /// The same, with spaces until then.
+    PaddedHold,
+    /// As an EventSource, by this header.
+    Stream(&'static str, &'static str),
+    /// The same, by the query.
+    StreamByQuery,
+    /// As a WebSocket, by the header alone or by the query, too.
+    Socket { by_query: bool },
+}
+
+/// How long is held, if it is.
+const MOMENT: &[u8] = b"hold=0.01";
+
+/// What makes a stream of a poll.
+const STREAMS: [How; 5] = [
+    How::Stream("Accept", "text/event-stream"),
+    How::Stream("Accept", "text/event-stream"),
+    How::Stream("Accept", "text/html;q=0.5, Text/Event-Stream;q=1"),
+    How::Stream("Flavor", "eventsource"),
+    How::StreamByQuery,
+];
+
+impl How {
+    fn header(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::ShortPoll => Some(("Flavor", "short-poll")),
+            Self::Stream(name, value) => Some((name, value)),
+            Self::Socket { .. } => Some(("Upgrade", "websocket")),
+            _ => None,
+        }
+    }
+
+    /// What stands first in the query: of several, the first counts.
+    fn parameter(self) -> Option<&'static [u8]> {
+        match self {
+            Self::NoHold => Some(b"hold=0"),
+            Self::Hold => Some(MOMENT),
+            Self::PaddedHold => Some(b"hold=0.01&pad=2048"),
+            Self::StreamByQuery => Some(b"flavor=eventsource"),
+            Self::Socket { by_query: true } => Some(b"flavor=websocket"),
+            _ => None,
+        }
+    }
+}
+
+/// Header fields that mean something to a program or to a server in front, and values for them.
 const HEADERS: &[(&str, &[&str])] = &[
     ("Last-Event-ID", &["", "0", "2", "now", "x", "rt-1", "rt-99999999999", "9223372036854775808", "2, 3"]),
     ("Flavor", &["", "short-poll", "Short-Poll", "telegraph", "websocket"]),
@@ -76,10 +128,45 @@ impl Drawn {
         credentials.bring(numbers, &mut drawn);
         // Where bytes are damaged, so may be the query.
         match numbers.below(5) {
-            0 => drawn.damage(numbers),
-            _ => drawn.by_hold = numbers.below(3) == 0,
+            0 => {
+                drawn.damage(numbers);
+                drawn.how = *numbers.pick(&[How::ShortPoll, How::ShortPoll, STREAMS[0], STREAMS[3]]);
+            }
+            _ => drawn.how = Self::how(numbers),
+        }
+        if let How::Socket { .. } = drawn.how {
+            // With another one it would be a poll, and held.
+            drawn.headers.retain(|(name, _)| name != b"Upgrade");
+            drawn.shake_hands(numbers);
         }
         drawn
+    }
+
+    fn how(numbers: &mut Numbers) -> How {
+        match numbers.below(12) {
+            0..4 => How::ShortPoll,
+            4..6 => How::NoHold,
+            6 => How::Hold,
+            7 => How::PaddedHold,
+            8 => How::Socket { by_query: numbers.below(2) == 0 },
+            _ => *numbers.pick(&STREAMS),
+        }
+    }
+
+    /// What a WebSocket's handshake has besides, or most of it.
+    fn shake_hands(&mut self, numbers: &mut Numbers) {
+        const FIELDS: [(&str, &[u8], &[u8]); 3] = [
+            ("Connection", b"Upgrade", b"close"),
+            ("Sec-WebSocket-Version", b"13", b"12"),
+            ("Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ==", b"dGhlIHNhbXBsZSBub25jZR=="),
+        ];
+        for (name, good, bad) in FIELDS {
+            match numbers.below(10) {
+                0 => {}
+                1 => self.add(name, bad),
+                _ => self.add(name, good),
+            }
+        }
     }
 
     fn new(method: &str, path: String) -> Self {
@@ -91,7 +178,7 @@ impl Drawn {
             headers: Vec::new(),
             body: Vec::new(),
             chunked: false,
-            by_hold: false,
+            how: How::ShortPoll,
         }
     }
 
@@ -170,7 +257,10 @@ impl Drawn {
 
     pub(super) fn add(&mut self, name: &str, value: &[u8]) {
         // With another type, what is refused would be published, by both and as two events.
-        if !(name == "Content-Type" && self.path == b"/publish") {
+        let would_publish = name == "Content-Type" && self.path == b"/publish";
+        // Of several, nginx tells the daemon one.
+        let asks_again = name == "Upgrade" && self.headers.iter().any(|(other, _)| other == b"Upgrade");
+        if !would_publish && !asks_again {
             self.headers.push((name.into(), value.to_vec()));
         }
     }
@@ -209,6 +299,8 @@ impl Drawn {
         if !self.path.starts_with(b"/") {
             self.path.insert(0, b'/');
         }
+        // Over a connection that hyper has, a head that is refused is the end: of a large body behind it nginx would not get rid.
+        self.body.truncate(8000);
     }
 
     /// The same with one part less, or a shorter one, for each part.
@@ -237,6 +329,10 @@ impl Drawn {
         but(&|it| it.body.clear());
         but(&|it| it.body.truncate(it.body.len() / 2));
         but(&|it| it.chunked = false);
+        but(&|it| it.how = How::ShortPoll);
+        if matches!(self.how, How::Stream(..) | How::StreamByQuery) && self.how != STREAMS[0] {
+            but(&|it| it.how = STREAMS[0]);
+        }
         but(&|it| it.method = b"GET".to_vec());
         but(&|it| it.version = "HTTP/1.1");
         if self.path != b"/publish" {
@@ -249,9 +345,8 @@ impl Drawn {
         let has =
             |name: &str| self.headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes()));
         let mut bytes = [&self.method, &b" "[..], &self.path].concat();
-        // Of several, the first counts.
-        let hold = self.by_hold.then(|| b"hold=0".to_vec());
-        let query: Vec<_> = hold.iter().chain(&self.query).cloned().collect();
+        let first = self.how.parameter().map(<[u8]>::to_vec);
+        let query: Vec<_> = first.iter().chain(&self.query).cloned().collect();
         if !query.is_empty() {
             bytes.push(b'?');
             bytes.extend(query.join(&b'&'));
@@ -266,8 +361,8 @@ impl Drawn {
         for (name, value) in &self.headers {
             bytes.extend([name, &b": "[..], value, b"\r\n"].concat());
         }
-        if !self.by_hold {
-            bytes.extend(b"Flavor: short-poll\r\n");
+        if let Some((name, value)) = self.how.header() {
+            bytes.extend(format!("{name}: {value}\r\n").bytes());
         }
         if self.chunked && self.version == "HTTP/1.1" {
             bytes.extend(b"Transfer-Encoding: chunked\r\n\r\n");
@@ -285,6 +380,25 @@ impl Drawn {
         bytes.extend(&self.body);
         bytes
     }
+}
+
+/// Whether it may be held.
+pub(super) fn may_be_held(bytes: &[u8]) -> bool {
+    let line = bytes.split(|b| *b == b'\r').next().unwrap_or_default();
+    line.windows(MOMENT.len()).any(|part| part == MOMENT)
+}
+
+/// The values of a header field, joined as the programs read them.
+pub(super) fn field(bytes: &[u8], name: &str) -> Option<String> {
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(bytes.len());
+    let lines = bytes[..end].split(|b| *b == b'\n').skip(1).map(String::from_utf8_lossy);
+    let values: Vec<_> = lines
+        .filter_map(|line| {
+            let (own, value) = line.split_once(':')?;
+            own.eq_ignore_ascii_case(name).then(|| value.trim_ascii().to_owned())
+        })
+        .collect();
+    (!values.is_empty()).then(|| values.join(", "))
 }
 
 /// These bytes as a request.
