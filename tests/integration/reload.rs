@@ -275,6 +275,72 @@ fn readers_whose_key_is_gone_are_sent_away_and_others_go_on() {
     );
 }
 
+#[test]
+fn keys_of_a_namespace_are_exchanged_in_the_file_of_keys() {
+    let file = TestDir::new();
+    let path = file.file("keys.toml", "");
+    let put = |text: String| {
+        let new = path.with_extension("new");
+        fs::write(&new, text).and_then(|()| fs::rename(&new, &path)).expect("both are ours");
+    };
+    let key = |(name, secret): (&str, &str), of: &str| {
+        format!("[{of}token_keys.{name}]\nalgorithm = 'HS256'\nsecret = '{secret}'\n")
+    };
+    let [a, b, for_all] = KEYS;
+    put(key(a, "namespaces.'shop:'."));
+    let settings = format!(
+        "access = 'token'\nkeys_file = '{}'\n[namespaces.'shop:'.token_keys]\n{}",
+        path.display(),
+        key(for_all, "")
+    );
+    let running = Reloaded::with(Store::sqlite(), &settings);
+    let token = |arguments: &[&str]| {
+        let mut command = everpoll::command("everpoll");
+        command.args(["token", "make"]).args(arguments).arg("shop:*").arg("--config").arg(&running.file);
+        let output = command.output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let said = |token: &str| {
+        running.site.doors().map(|(_, address)| {
+            let target = format!("/e/shop:1?flavor=short-poll&token={token}");
+            http::get(&target).send(address).json()["code"].as_str().unwrap_or("ok").to_owned()
+        })
+    };
+    let exchanged = |times: usize| {
+        wait::until("the keys are exchanged", wait::PATIENCE, || {
+            running.counts("keys.toml are exchanged") == [times; 2]
+        });
+    };
+    const UNKNOWN: [&str; 2] = ["token_key_unknown"; 2];
+    let [with_a, stranger] = [token(&["--namespace", "shop:"]), token(&[])];
+    assert_eq!(said(&with_a), ["ok"; 2]);
+    assert_eq!(said(&stranger), UNKNOWN);
+    let held = http::get(&format!("/e/shop:1?token={with_a}")).begin(running.site.daemon.address());
+    wait::until("it is held", wait::PATIENCE, || running.held("long_poll") == 1);
+
+    put(key(b, "namespaces.'shop:'."));
+    exchanged(1);
+    assert_eq!(held.reply_within(Duration::from_secs(15)).status, 200, "it is sent back");
+    let with_b = token(&["--namespace", "shop:"]);
+    assert_eq!(said(&with_a), UNKNOWN);
+    assert_eq!(said(&with_b), ["ok"; 2]);
+
+    // What the settings do not know as a namespace with keys of its own changes nothing.
+    put(key(b, "namespaces.'shop:'.") + &key(a, "namespaces.'crm:'."));
+    wait::until("both have told it", wait::PATIENCE, || {
+        running.counts("has keys for the namespace \"crm:\"").iter().all(|told| *told > 0)
+    });
+    assert_eq!(said(&with_b), ["ok"; 2]);
+
+    // Without its last key nobody reads there, not by the keys for all either.
+    put(String::new());
+    exchanged(2);
+    for token in [&with_a, &with_b, &stranger] {
+        assert_eq!(said(token), UNKNOWN);
+    }
+}
+
 /// A request is judged, and then waits for the database before it is held. What is taken away meanwhile wakes nobody, since nobody is
 /// held yet; so each looks again when it is.
 #[test]

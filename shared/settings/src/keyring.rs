@@ -3,11 +3,13 @@
 //! What a newcomer gets wrong: nothing of a key may get into a problem's text, and TOML's own errors quote what they do not
 //! understand. So each value is taken out of its table by hand.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use everpoll_protocol::{Algorithm, Patterns, PublishKey, Rate, TokenKey};
 use toml::{Table, Value};
 
+use crate::namespaces::{SPACES_MAX, parse_prefix};
 use crate::{Secret, value};
 
 /// Most keys of a kind.
@@ -45,6 +47,8 @@ pub struct KeysFile {
 pub(crate) struct Keys {
     pub(crate) publish: Vec<NamedKey>,
     pub(crate) token: Vec<TokenKey>,
+    /// By prefix: those of namespaces.
+    pub(crate) spaces: BTreeMap<Box<str>, Vec<TokenKey>>,
 }
 
 impl KeysFile {
@@ -74,25 +78,39 @@ impl KeysFile {
 impl Keys {
     /// Parses a keys file.
     fn parse(text: &str) -> Result<Self, String> {
+        const FORM: &str =
+            "give [publish_keys.NAME], [token_keys.KID] or [namespaces.\"shop:\".token_keys.KID]";
         let mut keys = Self::default();
         for (name, value) in table(text)? {
             let Value::Table(tables) = value else {
-                return Err(format!(
-                    "has {name:?} outside of a table; give [publish_keys.NAME] or [token_keys.KID] first"
-                ));
+                return Err(format!("has {name:?} outside of a table; {FORM} first"));
             };
             match name.as_str() {
                 "publish_keys" => keys.publish = publish_tables(tables)?,
                 "token_keys" => keys.token = token_tables(tables)?,
-                _ => {
-                    return Err(format!(
-                        "has a table {name:?}, which is not known; give [publish_keys.NAME] or [token_keys.KID]"
-                    ));
-                }
+                "namespaces" => keys.spaces = space_tables(tables)?,
+                _ => return Err(format!("has a table {name:?}, which is not known; {FORM}")),
             }
         }
         Ok(keys)
     }
+}
+
+/// Keys of namespaces. All else about a namespace is for the settings themselves.
+fn space_tables(tables: Table) -> Result<BTreeMap<Box<str>, Vec<TokenKey>>, String> {
+    const FORM: &str = "give [namespaces.\"shop:\".token_keys.KID]";
+    let spaces = named(tables, SPACES_MAX, FORM, |prefix, mut fields| {
+        parse_prefix(prefix)?;
+        let keys = match fields.remove("token_keys") {
+            None => Vec::new(),
+            Some(Value::Table(tables)) => {
+                token_tables(tables).map_err(|wrong| format!("has token_keys of which it {wrong}"))?
+            }
+            Some(_) => return Err("has token_keys that are no tables".into()),
+        };
+        Ok((fields, keys))
+    })?;
+    Ok(spaces.into_iter().map(|(prefix, keys)| (prefix.into(), keys)).collect())
 }
 
 /// Publishing keys, as the tables that `[publish_keys]` has.
@@ -268,6 +286,15 @@ mod tests {
             ("[k]\nalgorithm = 'EdDSA'\npublic_key = '-----BEGIN PRIVATE KEY-----'", "is a private key"),
         ] {
             let problem = token_keys(text).unwrap_err();
+            assert!(problem.contains(says) && !problem.contains("geheim"), "{text}: {problem}");
+        }
+        for (text, says) in [
+            ("[namespaces.shop.token_keys.k]\nsecret = 'geheim'", "does not end with \":\""),
+            ("[namespaces.'shop:']\naccess = 'geheim'", "with \"access\", which is not known"),
+            ("[namespaces.'shop:'.token_keys.k]\nalgorithm = 'HS256'\nsecret = 'geheim'", "6 bytes long"),
+            ("[namespaces.'shop:']\ntoken_keys = 'geheim'", "no tables"),
+        ] {
+            let problem = Keys::parse(text).unwrap_err();
             assert!(problem.contains(says) && !problem.contains("geheim"), "{text}: {problem}");
         }
         assert!(Keys::parse("[publish_key.shop]\nkey = 'x'").unwrap_err().contains("\"publish_key\""));

@@ -368,6 +368,12 @@ impl Settings {
             sources.problems.push(text.into());
         }
         if sources.problems.is_empty() {
+            let keys_file = settings.keys_file.as_ref();
+            let problem = keys_file.and_then(|file| {
+                let problem = settings.keys_file_problem(file)?;
+                Some(format!("keys_file {} {problem}", file.path().display()))
+            });
+            sources.problems.extend(problem);
             sources.problems.extend(settings.namespace_problems(has_keys));
         }
         if settings.access == Access::Proxy && settings.jsonp {

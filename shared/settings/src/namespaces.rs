@@ -10,10 +10,10 @@ use everpoll_protocol::{Channel, Pattern, SPACE_END, Space, Spaces, TokenKey};
 use toml::Value;
 
 use crate::keyring::{self, named, table, text_of};
-use crate::{Access, Settings, value};
+use crate::{Access, KeysFile, Settings, value};
 
 /// Most namespaces.
-const SPACES_MAX: usize = 1000;
+pub(crate) const SPACES_MAX: usize = 1000;
 
 /// Smallest `event_max`, bytes.
 const MIN_EVENT_BYTES: u64 = 64;
@@ -189,7 +189,9 @@ impl Settings {
             resolved.retain_for = space.retain_for.unwrap_or(resolved.retain_for);
             resolved.retain_count = space.retain_count.unwrap_or(resolved.retain_count);
             if let Some(keys) = &space.token_keys {
-                resolved.token_keys = Some(keys.clone());
+                let of_file = self.keys_file.iter().filter_map(|file| file.keys.spaces.get(&space.prefix));
+                // A name that both have is the file's.
+                resolved.token_keys = Some(of_file.flatten().chain(keys).cloned().collect());
             }
             all.insert(&space.prefix, resolved);
         }
@@ -203,6 +205,19 @@ impl Settings {
             let event_max = usize::try_from(resolved.event_max).unwrap_or(usize::MAX);
             (prefix.into(), Space { access, event_max })
         }))
+    }
+
+    /// What is wrong with a keys file beside these settings, as the rest of a sentence that begins with it. Whether a namespace has keys
+    /// of its own is for the settings to say: the last key that is taken out of the file must not open it for the keys for all.
+    pub(crate) fn keys_file_problem(&self, file: &KeysFile) -> Option<String> {
+        let has_own = |prefix: &str| {
+            self.namespaces.iter().any(|space| *space.prefix == *prefix && space.token_keys.is_some())
+        };
+        let prefix = file.keys.spaces.keys().find(|prefix| !has_own(prefix))?;
+        Some(format!(
+            "has keys for the namespace {prefix:?}, which has none of its own in the settings; write \
+             [namespaces.{prefix:?}.token_keys] there, empty if all of them are in the file"
+        ))
     }
 
     /// What is wrong with namespaces beside the settings for all, of which `has_keys` says whether keys of tokens are among them.

@@ -144,7 +144,11 @@ where
     fn look_at_keys(&mut self, complaint: &mut Option<String>) -> Option<News> {
         let file = self.settings.keys_file.as_ref()?;
         let path = file.path().to_owned();
-        let new = match file.again() {
+        let again = file.again().and_then(|new| match self.settings.keys_file_problem(&new) {
+            None => Ok(new),
+            Some(problem) => Err(problem),
+        });
+        let new = match again {
             Ok(new) => new,
             Err(problem) if complaint.as_ref() == Some(&problem) => return None,
             Err(problem) => {

@@ -43,8 +43,9 @@ pub(super) const KEYS: &[Key] = &[
         variable: "EVERPOLL_KEYS_FILE",
         default: "none",
         form: "a whole path",
-        meaning: "A TOML file with further keys, in the same tables: [publish_keys.NAME] and [token_keys.KID]. It is read again each second, so keys \
-                  are exchanged without a restart.",
+        meaning: "A TOML file with further keys, in the same tables: [publish_keys.NAME], [token_keys.KID], and \
+                  [namespaces.\"shop:\".token_keys.KID] for a namespace that has token_keys in the settings. It is read again each second, so \
+                  keys are exchanged without a restart.",
         advice: "Put a new file in place of the old one (mv), readable for the programs' user alone. One that is wrong is \
                  reported and changes nothing; at the start it is a problem. Without its last key, nobody may publish over HTTP.",
         secret: false,
