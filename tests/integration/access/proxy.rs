@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -26,6 +26,8 @@ struct Session {
     channels: Option<String>,
     until: Option<String>,
     lasts: Option<f64>,
+    /// How long it takes to answer.
+    takes: Duration,
     asked: Vec<f64>,
 }
 
@@ -40,40 +42,49 @@ impl Application {
         let listener = TcpListener::bind("127.0.0.1:0").expect("there are ports");
         let url = format!("http://{}/may-poll", listener.local_addr().expect("it listens"));
         let this = self.clone();
+        let answer = move |stream: TcpStream| {
+            let (mut session, mut moment) = (String::new(), now() - 3600.0);
+            for line in
+                BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty())
+            {
+                if let Some(value) = line.strip_prefix("Cookie: session=") {
+                    session = value.to_owned();
+                } else if let Some(value) = line.strip_prefix("X-Everpoll-Asked: ") {
+                    moment = value.parse().expect("seconds since 1970");
+                }
+            }
+            let (answer, takes) = this.answer(&session, moment);
+            thread::sleep(takes);
+            let _ = (&stream).write_all(answer.as_bytes());
+        };
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (mut session, mut moment) = (String::new(), now() - 3600.0);
-                for line in
-                    BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty())
-                {
-                    if let Some(value) = line.strip_prefix("Cookie: session=") {
-                        session = value.to_owned();
-                    } else if let Some(value) = line.strip_prefix("X-Everpoll-Asked: ") {
-                        moment = value.parse().expect("seconds since 1970");
-                    }
-                }
-                let _ = (&stream).write_all(this.answer(&session, moment).as_bytes());
+                let answer = answer.clone();
+                thread::spawn(move || answer(stream));
             }
         });
         url
     }
 
-    fn answer(&self, session: &str, moment: f64) -> String {
+    /// What it says, and how long it takes for that.
+    fn answer(&self, session: &str, moment: f64) -> (String, Duration) {
         let mut sessions = self.0.lock().expect("nobody panics with it");
         let Some(session) = sessions.get_mut(session) else {
-            return "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into();
+            let refusal = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            return (refusal.to_owned(), Duration::ZERO);
         };
         session.asked.push(now());
         let lasts = session.lasts.map(|lasts| format!("{:.3}", moment + lasts));
         let header = |name: &str, value: Option<&String>| {
             value.map(|value| format!("X-Everpoll-{name}: {value}\r\n")).unwrap_or_default()
         };
-        format!(
+        let answer = format!(
             "HTTP/1.1 {} Told\r\nContent-Length: 0\r\nConnection: close\r\n{}{}\r\n",
             session.status,
             header("Channels", session.channels.as_ref()),
             header("Until", session.until.as_ref().or(lasts.as_ref()))
-        )
+        );
+        (answer, session.takes)
     }
 
     fn set(&self, name: &str, session: Session) {
@@ -264,6 +275,28 @@ fn what_is_just_over_is_no_refusal_and_reads_nothing() {
         for reply in targets(address) {
             assert!(reply.status == 200 && reply.text().contains("gouda"), "{door}: {}", reply.text());
         }
+    }
+}
+
+#[test]
+fn slow_application_is_asked_once_however_many_polls_wait_for_its_answer() {
+    let asked = Asked::with(Some("29s"), "30");
+    asked.daemon.publish(r#"{"channel":"cheese","type":"made","data":"gouda"}"#);
+    // For longer than nginx lets a request wait for another's answer by default.
+    let slow = Session { takes: Duration::from_millis(5700), lasts: Some(30.0), ..grants("cheese") };
+    for (door, _) in asked.doors() {
+        asked.application.set(door, slow.clone());
+    }
+    let polls = asked.doors().map(|(door, address)| {
+        let poll = http::get("/e/cheese?last_event_id=0").header("Cookie", &format!("session={door}"));
+        (door, [(); 4].map(|()| poll.begin(address)))
+    });
+    for (door, polls) in polls {
+        for poll in polls {
+            let reply = poll.reply();
+            assert!(reply.status == 200 && reply.text().contains("gouda"), "{door}: {reply:?}");
+        }
+        assert_eq!(asked.application.asked(door).len(), 1, "{door}");
     }
 }
 
