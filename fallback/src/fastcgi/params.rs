@@ -68,11 +68,11 @@ impl Variables for Params {
             return Some(Cow::Borrowed(values.last().unwrap_or(first)));
         }
         // A header that came twice is one value (RFC 9110 section 5.3), so that nothing hides behind the other.
-        let mut joined = Cow::Borrowed(first);
+        let mut joined = Cow::Borrowed(trimmed(first));
         for value in values {
             let joined = joined.to_mut();
             joined.extend_from_slice(b", ");
-            joined.extend_from_slice(value);
+            joined.extend_from_slice(trimmed(value));
         }
         Some(joined)
     }
@@ -80,6 +80,14 @@ impl Variables for Params {
     fn fields(&self) -> (usize, usize) {
         count_fields(self.pairs())
     }
+}
+
+/// Without the white space around it, which is no part of a header's value (RFC 9110 section 5.5). nginx leaves tabs in.
+fn trimmed(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
 }
 
 /// A name and a value.
@@ -179,5 +187,13 @@ mod tests {
         assert_eq!(params.variable("A").as_deref(), Some(&b"2"[..]));
         assert_eq!(params.variable("HTTP_X").as_deref(), Some(&b"a, b"[..]));
         assert_eq!(params.variable("B"), None);
+    }
+
+    #[test]
+    fn white_space_around_a_header_is_no_part_of_it() {
+        let params = params(&[("A", "1\t"), ("HTTP_X", "\ta b \t"), ("HTTP_Y", "\t"), ("HTTP_Y", "b")]);
+        assert_eq!(params.variable("A").as_deref(), Some(&b"1\t"[..]));
+        assert_eq!(params.variable("HTTP_X").as_deref(), Some(&b"a b"[..]));
+        assert_eq!(params.variable("HTTP_Y").as_deref(), Some(&b", b"[..]));
     }
 }

@@ -35,4 +35,10 @@ pub(super) const FIXED: &[(Mode, &[u8])] = &[
     ),
     // nginx straightened it for the daemon alone.
     (Mode::Open, b"GET /./publish?x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
+    // nginx takes spaces off a value, and leaves the other white space of HTTP.
+    (
+        Mode::Open,
+        b"GET /e/cheese HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nOrigin: https://shop.example\t\r\n\
+          Flavor: short-poll\r\n\r\n",
+    ),
 ];
