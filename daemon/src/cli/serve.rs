@@ -35,9 +35,12 @@ pub(super) fn fallback(arguments: Vec<OsString>, config: Option<&Path>) -> ExitC
     everpoll_fallback::run(config.into_iter().flatten().chain(arguments))
 }
 
-/// What is shown. Never statements with their parameters, that is, with the data of events, whatever level is asked for.
+/// What is shown. Never statements with their parameters, nor frames with what is in them: both have the data of events, whatever
+/// level is asked for.
 fn filter(text: &str) -> EnvFilter {
-    EnvFilter::new(text).add_directive("tokio_postgres::query=off".parse().expect("a directive"))
+    ["tokio_postgres::query=off", "tungstenite::protocol=off"]
+        .iter()
+        .fold(EnvFilter::new(text), |filter, one| filter.add_directive(one.parse().expect("a directive")))
 }
 
 /// Returns what changes the filter.

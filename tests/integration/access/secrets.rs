@@ -2,6 +2,7 @@
 //! not in what a client is told.
 
 use everpoll_tests::http::{self, Request};
+use everpoll_tests::websocket::{Frame, opcode};
 use everpoll_tests::{Reply, WebSocket, sse, wait, websocket};
 use serde_json::json;
 
@@ -87,6 +88,10 @@ fn secrets_are_in_no_log_and_no_error() {
             WebSocket::try_open(address, &websocket::request(&format!("/e/cheese?token={good}")))
         {
             socket.expect("everpoll:hello");
+            assert_eq!(publish("cheese", KEY).send(address).status, 201);
+            assert_eq!(socket.expect("made")["data"], DATA);
+            // The same where it is read and written by a library, as when a client sends a message in pieces.
+            socket.send(&Frame::new(opcode::TEXT, "x").unfinished()).expect("it is open");
             assert_eq!(publish("cheese", KEY).send(address).status, 201);
             assert_eq!(socket.expect("made")["data"], DATA);
         }
