@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use everpoll_protocol::Limits;
-use everpoll_settings::{Listen, News, Problems, Running, Settings};
+use everpoll_settings::{Listen, Problems, Running, Settings};
 use tokio::signal::unix::Signal;
-use tracing::{error, info, warn};
+use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use crate::backend::Backend;
@@ -84,21 +84,13 @@ pub(crate) fn follow(
         let held = server.exchange(Rules { limits, patience: Patience::of(settings) });
         send_back(&held);
     };
-    let reload = Running { settings: settings.clone(), limits, read, apply, tell }.follow()?;
+    let reload = Running { settings: settings.clone(), limits, read, apply }.follow()?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             reload.begin();
         }
     });
     Ok(())
-}
-
-fn tell(news: &News) {
-    match news {
-        News::Wrong(_) => error!("{news}"),
-        _ if news.is_bad() => warn!("{news}"),
-        _ => info!("{news}"),
-    }
 }
 
 /// Sends those who are held back to ask again, not all in one moment.

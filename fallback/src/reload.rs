@@ -5,9 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use everpoll_protocol::{Limits, Live};
-use everpoll_settings::{News, Problems, Running, Settings};
+use everpoll_settings::{Problems, Running, Settings};
 use signal_hook::iterator::Signals;
-use tracing::{error, info, warn};
 
 use crate::arguments::Arguments;
 use crate::fastcgi::responder::Responder;
@@ -43,16 +42,8 @@ pub(crate) fn follow(
         responder.say_params_seconds(settings.head_timeout.as_secs());
         responder.answers().exchange(limits);
     };
-    let reload = Running { settings, limits, read, apply, tell }.follow()?;
+    let reload = Running { settings, limits, read, apply }.follow()?;
     let wait = move || hangups.forever().for_each(|_| reload.begin());
     std::thread::Builder::new().name("hangup".into()).spawn(wait)?;
     Ok(())
-}
-
-fn tell(news: &News) {
-    match news {
-        News::Wrong(_) => error!("{news}"),
-        _ if news.is_bad() => warn!("{news}"),
-        _ => info!("{news}"),
-    }
 }

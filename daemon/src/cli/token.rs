@@ -85,7 +85,7 @@ fn make(
     let age = age.filter(|age| *age <= longest).ok_or_else(|| {
         Failure::input(format!("--for {valid_for:?} is longer than token_valid_max, {} s", longest.as_secs()))
     })?;
-    let keys = tokens.keys.get();
+    let keys = &tokens.keys;
     let fits = |id: &str| key.is_none_or(|wanted| wanted == id);
     let signer = keys.iter().find(|key| key.algorithm() == Algorithm::Hs256 && fits(&key.id));
     let signer = signer.ok_or_else(|| {

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use everpoll_protocol::{
-    Channel, Fronts, Limits, Live, Patterns, Proxies, PublishSizes, Publisher, Rates, TokenKey, Tokens,
+    Channel, Fronts, Limits, Patterns, Proxies, PublishSizes, Publisher, Rates, TokenKey, Tokens,
 };
 
 use crate::namespaces::Resolved;
@@ -76,7 +76,7 @@ impl Settings {
 
     fn tokens_by(&self, keys: Vec<TokenKey>) -> Tokens {
         Tokens {
-            keys: Live::new(keys),
+            keys: keys.into(),
             cookie: self.token_cookie.as_deref().map(Into::into),
             audience: self.token_audience.as_deref().map(Into::into),
             issuer: self.token_issuer.as_deref().map(Into::into),

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use everpoll_protocol::Limits;
+use tracing::{error, info, warn};
 
 use crate::exchange::Exchanged;
 use crate::{Problems, Settings};
@@ -42,6 +43,16 @@ impl News {
     }
 }
 
+impl News {
+    fn tell(&self) {
+        match self {
+            Self::Wrong(_) => error!("{self}"),
+            _ if self.is_bad() => warn!("{self}"),
+            _ => info!("{self}"),
+        }
+    }
+}
+
 impl fmt::Display for News {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -68,7 +79,7 @@ impl fmt::Display for News {
 }
 
 /// A program's settings, and what it does with new ones.
-pub struct Running<Read, Apply, Tell> {
+pub struct Running<Read, Apply> {
     /// What it was started with.
     pub settings: Settings,
     /// What requests are judged by.
@@ -77,8 +88,6 @@ pub struct Running<Read, Apply, Tell> {
     pub read: Read,
     /// Puts settings and limits in place of those before.
     pub apply: Apply,
-    /// Tells people.
-    pub tell: Tell,
 }
 
 /// Tells a program that its settings are to be read again.
@@ -93,11 +102,10 @@ impl Reload {
     }
 }
 
-impl<Read, Apply, Tell> Running<Read, Apply, Tell>
+impl<Read, Apply> Running<Read, Apply>
 where
     Read: Fn() -> Result<Settings, Problems> + Send + 'static,
     Apply: Fn(&Settings, Limits) + Send + 'static,
-    Tell: Fn(&News) + Send + 'static,
 {
     /// Follows them on a thread of its own, for as long as the process lives.
     ///
@@ -125,7 +133,7 @@ where
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             if let Some(news) = news {
-                (self.tell)(&news);
+                news.tell();
             }
         }
     }

@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use everpoll_protocol::{
-    Access, Algorithm, Channel, Headers, Limits, Live, RawRequest, Request, Timestamp, TokenKey, Tokens,
+    Access, Algorithm, Channel, Headers, Limits, RawRequest, Request, Timestamp, TokenKey, Tokens,
 };
 use ring::digest::{SHA256, digest};
 use ring::signature::{
@@ -62,12 +62,13 @@ CB3BBF702AA47205E8A54E227FEEB210C16CC6B77522052D71D8D27338DC08A8265CA7DE711C1B62
 42E73AE1A3551DBF9343518334525979CE4AA0CB2F3D";
 
 static TOKENS: LazyLock<Tokens> = LazyLock::new(|| Tokens {
-    keys: Live::new(vec![
+    keys: [
         TokenKey::hs256("new", NEW).expect("it is long"),
         TokenKey::hs256("old", OLD).expect("it is long"),
         TokenKey::public("rsa", Algorithm::Rs256, RSA_PEM).expect("it is one"),
         TokenKey::public("ed", Algorithm::EdDsa, ED25519_PEM).expect("it is one"),
-    ]),
+    ]
+    .into(),
     cookie: Some("everpoll_token".into()),
     audience: None,
     issuer: None,

@@ -104,9 +104,8 @@ impl Access {
     pub(crate) fn goes_on_under(&self, new: &Self) -> bool {
         match (self, new) {
             (Self::Token(old), Self::Token(new)) => {
-                let keys = new.keys.get();
                 // A key more takes nothing away from anybody.
-                let keeps_keys = old.keys.get().iter().all(|key| keys.contains(key));
+                let keeps_keys = old.keys.iter().all(|key| new.keys.contains(key));
                 keeps_keys && *old == Tokens { keys: old.keys.clone(), ..new.clone() }
             }
             _ => self == new,

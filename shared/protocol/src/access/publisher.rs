@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ring::digest::{SHA256, digest};
 use subtle::ConstantTimeEq;
 
-use super::{Live, Patterns};
+use super::Patterns;
 use crate::rate::Bucket;
 use crate::{Headers, NewEvent, Rate, RequestError, Timestamp};
 
@@ -64,7 +64,7 @@ impl fmt::Debug for PublishKey {
 /// Who may publish over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publisher {
-    keys: Live<Vec<PublishKey>>,
+    keys: Arc<[PublishKey]>,
     /// Whether there were keys at the start: when the last one is taken away, publishing does not become free.
     had_keys: bool,
     /// Whether the program listens only where this machine alone can reach it.
@@ -94,7 +94,7 @@ impl Publisher {
     pub fn new(keys: Vec<PublishKey>, listens_locally: bool) -> Self {
         Self {
             had_keys: !keys.is_empty(),
-            keys: Live::new(keys),
+            keys: keys.into(),
             listens_locally,
             rate: None,
             spent: Spent::default(),
@@ -151,11 +151,6 @@ impl Publisher {
         self.listens_locally
     }
 
-    /// Replaces the keys, for all requests from now on.
-    pub fn replace(&self, keys: Vec<PublishKey>) {
-        self.keys.set(keys);
-    }
-
     /// Whether a request from this peer may publish, and with which key.
     ///
     /// Without a key, a request that a proxy passed on for somebody else is not from this machine, and neither is one
@@ -165,9 +160,8 @@ impl Publisher {
         headers: &dyn Headers,
         peer_is_local: bool,
     ) -> Result<Option<PublishKey>, RequestError> {
-        let keys = self.keys.get();
-        if self.had_keys || !keys.is_empty() {
-            return presented(headers, &keys).map(Some);
+        if self.had_keys || !self.keys.is_empty() {
+            return presented(headers, &self.keys).map(Some);
         }
         // What is empty says nothing: CGI hosts leave it out.
         let header = |name| headers.header(name).filter(|value| !value.trim_ascii().is_empty());
@@ -189,14 +183,14 @@ impl Publisher {
 }
 
 /// The key that a request presents.
-fn presented(headers: &dyn Headers, keys: &Arc<Vec<PublishKey>>) -> Result<PublishKey, RequestError> {
+fn presented(headers: &dyn Headers, keys: &[PublishKey]) -> Result<PublishKey, RequestError> {
     let header = headers.header("authorization").unwrap_or_default();
     let text = super::bearer(&header).ok_or(RequestError::PublishKeyWrong)?;
     // Digests are compared, so that not even the length of a key shows in the time; and all of them, so that it does not show
     // which one is right.
     let digest = sha256(text);
     let mut found = None;
-    for key in keys.iter() {
+    for key in keys {
         if bool::from(key.digest.ct_eq(&digest)) {
             found = Some(key);
         }
@@ -265,15 +259,14 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_replaced_for_the_next_request_and_the_last_one_opens_nothing() {
-        let publisher = Publisher::new(vec![key("old", "old-0123456789ab", &["*"])], true);
-        let other = publisher.clone();
-        let admits = |value| publisher.admit(&Authorization(value), true).is_ok();
-        assert!(admits("Bearer old-0123456789ab"));
-        other.replace(vec![key("new", "new-0123456789ab", &["*"])]);
-        assert!(!admits("Bearer old-0123456789ab") && admits("Bearer new-0123456789ab"));
-        other.replace(Vec::new());
-        assert!(!admits("Bearer new-0123456789ab") && publisher.admit(&TestHeaders(&[]), true).is_err());
+    fn last_key_that_is_taken_away_opens_nothing() {
+        let old = Publisher::new(vec![key("old", "old-0123456789ab", &["*"])], true);
+        let admits = |publisher: &Publisher, value| publisher.admit(&Authorization(value), true).is_ok();
+        assert!(admits(&old, "Bearer old-0123456789ab"));
+        let new = Publisher::new(vec![key("new", "new-0123456789ab", &["*"])], true).after(&old);
+        assert!(!admits(&new, "Bearer old-0123456789ab") && admits(&new, "Bearer new-0123456789ab"));
+        let none = Publisher::new(Vec::new(), true).after(&new);
+        assert!(!admits(&none, "Bearer new-0123456789ab") && none.admit(&TestHeaders(&[]), true).is_err());
     }
 
     #[test]
@@ -288,18 +281,19 @@ mod tests {
         };
         let publisher = Publisher::new(keys(), true).with_rate(rate(2, 4));
         let now = Timestamp::from_micros(1_800_000_000_000_000);
-        let count = |name: &str, events| {
-            let key = publisher.keys.get().iter().find(|key| &*key.name == name).cloned();
+        let count_by = |publisher: &Publisher, name: &str, events| {
+            let key = publisher.keys.iter().find(|key| &*key.name == name).cloned();
             publisher.count(key.as_ref(), events, now)
         };
+        let count = |name: &str, events| count_by(&publisher, name, events);
         assert_eq!(count("a", 4), Ok(()));
         let error = count("a", 3).unwrap_err();
         assert_eq!((error.code(), error.status()), ("publish_rate", 429));
         assert!(error.to_string().starts_with("publishing key \"a\" may publish 2 events a second; nothing"));
         assert!(error.to_string().contains("again in 2 s"), "{error}");
         assert_eq!((count("b", 10), count("c", 100_000)), (Ok(()), Ok(())));
-        publisher.replace(keys());
-        assert!(count("a", 1).is_err() && count("b", 1).is_err());
+        let exchanged = Publisher::new(keys(), true).with_rate(rate(2, 4)).after(&publisher);
+        assert!(["a", "b"].iter().all(|name| count_by(&exchanged, name, 1).is_err()));
         // Where no key is set, this machine is counted.
         assert_eq!(publisher.count(None, 4, now), Ok(()));
         assert!(publisher.count(None, 1, now).unwrap_err().to_string().starts_with("this machine may"));
