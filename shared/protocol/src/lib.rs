@@ -27,6 +27,7 @@ mod error;
 mod event;
 mod gap;
 mod json;
+mod limits;
 mod low_marks;
 mod network;
 mod origins;
@@ -57,6 +58,7 @@ pub use error::{Failure, RequestError, ServeError};
 pub use event::{Event, Kind, MAX_DATA_BYTES, MAX_KEY_BYTES, MAX_KIND_BYTES, NewEvent};
 pub use gap::{Bounds, Gap, GapReason, Resume, Rift};
 pub use json::Data;
+pub use limits::{Limits, MAX_HEAD_FIELDS};
 pub use low_marks::LowMarks;
 pub use network::{Cut, Network, Networks};
 pub use origins::Origins;
@@ -65,9 +67,7 @@ pub use publish::{MAX_PUBLISH_EVENTS, PublishRequest, PublishSizes};
 pub use rate::{Rate, Rates};
 pub use readiness::WakeupPath;
 pub use reply::{Form, Head, Reply, UNCACHED};
-pub use request::{
-    Flavor, Headers, Limits, MAX_HEAD_FIELDS, MAX_TARGET_BYTES, Pad, PollRequest, RawRequest, Request, Tab,
-};
+pub use request::{Flavor, Headers, MAX_TARGET_BYTES, Pad, PollRequest, RawRequest, Request, Tab};
 pub use script::{SCRIPT_HASH, ScriptRequest, content_hash};
 pub use sender::{Client, Fronts, Sender};
 pub use steer::{AFTER_STALE_ACCESS, HOLDER_ELSEWHERE, Steering};
