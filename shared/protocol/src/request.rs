@@ -164,7 +164,7 @@ impl PollRequest {
 
 impl Request {
     /// Takes a request in: counts it, and parses it. Publishing that is admitted is not counted, since that has a
-    /// [rate](Publisher::with_rate) of its own.
+    /// [rate](crate::Publisher::with_rate) of its own.
     ///
     /// # Errors
     ///
