@@ -65,7 +65,9 @@ impl Variables for Params {
         let first = values.next()?;
         if !name.starts_with("HTTP_") {
             // Configurations include a list and then overwrite some of it.
-            return Some(Cow::Borrowed(values.last().unwrap_or(first)));
+            let last = values.last().unwrap_or(first);
+            // A header that CGI calls otherwise.
+            return Some(Cow::Borrowed(if name == "CONTENT_TYPE" { trimmed(last) } else { last }));
         }
         // A header that came twice is one value (RFC 9110 section 5.3), so that nothing hides behind the other.
         let mut joined = Cow::Borrowed(trimmed(first));
@@ -191,8 +193,11 @@ mod tests {
 
     #[test]
     fn white_space_around_a_header_is_no_part_of_it() {
-        let params = params(&[("A", "1\t"), ("HTTP_X", "\ta b \t"), ("HTTP_Y", "\t"), ("HTTP_Y", "b")]);
+        let mut pairs = vec![("A", "1\t"), ("HTTP_X", "\ta b \t"), ("HTTP_Y", "\t"), ("HTTP_Y", "b")];
+        pairs.push(("CONTENT_TYPE", "\ttext/plain"));
+        let params = params(&pairs);
         assert_eq!(params.variable("A").as_deref(), Some(&b"1\t"[..]));
+        assert_eq!(params.variable("CONTENT_TYPE").as_deref(), Some(&b"text/plain"[..]));
         assert_eq!(params.variable("HTTP_X").as_deref(), Some(&b"a b"[..]));
         assert_eq!(params.variable("HTTP_Y").as_deref(), Some(&b", b"[..]));
     }

@@ -41,4 +41,9 @@ pub(super) const FIXED: &[(Mode, &[u8])] = &[
         b"GET /e/cheese HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nOrigin: https://shop.example\t\r\n\
           Flavor: short-poll\r\n\r\n",
     ),
+    (
+        Mode::Open,
+        b"POST /e/cheese HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: \tapplication/json\r\n\
+          Flavor: short-poll\r\nContent-Length: 0\r\n\r\n",
+    ),
 ];
