@@ -32,6 +32,10 @@ impl Essence {
             }
             let digits = seconds.len();
             *seconds = "soon".to_owned();
+            // To a HEAD nobody sees whether it is one that has the digits in it.
+            if reply.body.is_empty() {
+                headers.retain(|(name, _)| name != "content-length");
+            }
             // An envelope is longer by a digit then.
             if body.contains("soon") && digits == 2 {
                 let length = headers.iter_mut().find(|(name, _)| name == "content-length");
