@@ -387,14 +387,23 @@ fn client_that_takes_nothing_holds_no_memory() {
 fn padded_hold_behind_a_publish_on_one_connection_is_not_held_in_silence() {
     let site = Site::on(Store::sqlite());
     let mut connection = Connection::open(site.daemon.address()).expect("it listens");
-    let publish = http::post_json("/publish", r#"{"channel":"cheese","type":"made","data":1}"#);
-    let published = connection.exchange(&publish.header("Connection", "keep-alive")).expect("a reply");
-    let seen = published.json()["ids"][0].as_u64().expect("an id");
+    let event = r#"{"channel":"cheese","type":"made","data":1}"#;
+    let publish = http::post_json("/publish", event).header("Connection", "keep-alive");
+    let seen = |published: Reply| published.json()["ids"][0].as_u64().expect("an id");
+    let published = seen(connection.exchange(&publish).expect("a reply"));
+    let poll = padded(published, "pad=4096&hold=1").header("Connection", "keep-alive");
+    let reply = connection.exchange(&poll).expect("a reply");
+    assert_eq!((&json_in(&reply, 4096)["reconnect_in"], reply.keeps_connection()), (&json!(0), true));
+    // Behind a body in chunks there is no padding, and a silent hold is what such a client flees from.
+    let head = "POST /publish HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let bytes = format!("{head}{:x}\r\n{event}\r\n0\r\n\r\n", event.len());
+    connection.send(bytes.as_bytes()).expect("it reads");
+    let published = seen(connection.read_reply(false).expect("a reply"));
     let began = Instant::now();
-    let poll = padded(seen, "pad=4096&hold=60").header("Connection", "keep-alive");
+    let poll = padded(published, "pad=4096&hold=60").header("Connection", "keep-alive");
     let reply = connection.exchange(&poll).expect("a reply");
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     assert_plain(&reply);
     // The next one finds a connection where there is padding.
-    assert_eq!((&reply.json()["reconnect_in"], reply.header("connection")), (&json!(0), Some("close")));
+    assert_eq!((&reply.json()["reconnect_in"], reply.keeps_connection()), (&json!(0), false));
 }
