@@ -53,9 +53,10 @@ begin
       select coalesce(m.low, l.low) as low, coalesce(m.low_ts, l.low_ts) as low_ts, o.origin,
         greatest(coalesce((select max(p.id) from everpoll.places p where p.id <= settled), 0), l.low, o.origin) as newest
       from (select * from everpoll.log limit 1) l, (select coalesce(max(r.before) - 1, 0) as origin from everpoll.rifts r) o,
-        -- Nulls where all channels are asked for.
+        -- Nulls where all channels are asked for, and, looked at first, where there is only one mark, which everpoll.log has.
         (select max(n.low) as low, max(n.low_ts) as low_ts
-          from unnest(read.channels) c (name) cross join lateral everpoll.namespace_of(c.name) n) m
+          from unnest(read.channels) c (name) cross join lateral everpoll.namespace_of(c.name) n
+          where exists (select from everpoll.namespaces s where s.prefix > '')) m
     ), rift as materialized (
       select r.after, r.before from everpoll.rifts r
       where r.after < seen and r.before - 1 > seen order by r.before desc limit 1
