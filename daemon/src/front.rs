@@ -8,7 +8,7 @@ mod goodbye;
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -20,7 +20,7 @@ use everpoll_protocol::{
     Wire,
 };
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tracing::warn;
 
 pub(crate) use goodbye::{GOODBYES, linger, too_many};
@@ -212,6 +212,7 @@ async fn serve_until_it_waits(
     mut looked_for: Option<Box<Held>>,
     server: &Arc<Server>,
 ) -> Option<(Stream, Wants)> {
+    let mut soon = None;
     loop {
         let mut held = match looked_for.take() {
             Some(held) => held,
@@ -229,7 +230,7 @@ async fn serve_until_it_waits(
                 Next::Other(Some(length)) => {
                     let read = std::mem::take(&mut buffer);
                     buffer = Box::pin(service::serve_one(&stream, read, length, server)).await?;
-                    if buffer.is_empty() && comes_soon(&stream, server).await {
+                    if buffer.is_empty() && comes_soon(&stream, &mut soon).await {
                         read_some(&stream, &mut buffer).ok()?;
                     }
                     continue;
@@ -378,13 +379,14 @@ async fn read_request(stream: &Stream, buffer: &mut Vec<u8>, server: &Server) ->
 
 fn parse(head: &PollHead<'_>, stream: &Stream, server: &Server) -> Read {
     let connection = Connection { keep_alive: head.keep_alive, http10: head.http10 };
+    let (peer_is_local, peer) = stream.peer();
     let raw = RawRequest {
         method: head.method,
         target: head.target,
         headers: &head.fields,
         body: b"",
-        peer_is_local: stream.peer_is_local(),
-        peer: stream.peer(),
+        peer_is_local,
+        peer,
         may_upgrade: !head.http10,
         web_server: None,
         now: server::now(),
@@ -422,15 +424,20 @@ pub(crate) fn patience(server: &Server, first: bool, stopping: bool) -> Duration
 }
 
 /// Whether another request comes soon. Publishers send one after the other, and to wait in a lot and to be a task again takes longer than
-/// many of these requests.
-async fn comes_soon(stream: &Stream, server: &Server) -> bool {
-    let mut stopped = server.stop.subscribe();
-    tokio::select! {
-        biased;
-        readable = stream.readable() => readable.is_ok(),
-        _ = stopped.wait_for(|stopped| *stopped) => false,
-        () = sleep(SOON) => false,
-    }
+/// many of these requests. For the same reason the `timer` is kept: to put it off costs less than to set another.
+async fn comes_soon(stream: &Stream, timer: &mut Option<Pin<Box<Sleep>>>) -> bool {
+    let timer = match timer {
+        Some(timer) => {
+            timer.as_mut().reset(Instant::now() + SOON);
+            timer
+        }
+        none => none.insert(Box::pin(sleep(SOON))),
+    };
+    poll_fn(|context| match stream.poll_readable(context) {
+        Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
+        Poll::Pending => timer.as_mut().poll(context).map(|()| false),
+    })
+    .await
 }
 
 /// Waits until there is something to read, or the client has left; `false` when neither came in time.

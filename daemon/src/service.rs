@@ -46,7 +46,7 @@ pub(crate) async fn serve_one(
     length: u64,
     server: &Arc<Server>,
 ) -> Option<Vec<u8>> {
-    let peer = (stream.peer_is_local(), stream.peer());
+    let peer = stream.peer();
     let loan = Loan::new(length, &mut read);
     let goes_on = {
         let service = service_fn(|request| async {
@@ -57,23 +57,15 @@ pub(crate) async fn serve_one(
         let connection = builder(server)
             .serve_connection(TokioIo::new(Lent::new(stream, read, loan.clone(), patience)), service);
         let mut connection = pin!(connection);
-        let mut stopped = server.stop.subscribe();
-        let mut stopping = pin!(stopped.wait_for(|stopped| *stopped));
-        let mut is_told = false;
         poll_fn(|context| {
             // What breaks a connection is the client's affair; hyper has told it what it could.
             if connection.as_mut().poll(context).is_ready() {
-                return Poll::Ready(false);
+                Poll::Ready(false)
+            } else if loan.is_over() {
+                Poll::Ready(true)
+            } else {
+                Poll::Pending
             }
-            if loan.is_over() {
-                return Poll::Ready(true);
-            }
-            if !is_told && stopping.as_mut().poll(context).is_ready() {
-                is_told = true;
-                connection.as_mut().graceful_shutdown();
-                context.waker().wake_by_ref();
-            }
-            Poll::Pending
         })
         .await
     };
@@ -97,7 +89,7 @@ pub(crate) async fn serve_one(
 /// Serves a connection whose first bytes were read, until it is closed. That is for a request of which nobody knows how long it is before
 /// it has come.
 pub(crate) async fn serve(stream: Stream, read: Vec<u8>, server: &Arc<Server>) {
-    let peer = (stream.peer_is_local(), stream.peer());
+    let peer = stream.peer();
     let service =
         service_fn(|request| async move { Ok::<_, Infallible>(respond(request, server, peer, false).await) });
     let rewound = Rewound::new(read, stream, Some(server.rules().patience.write));
@@ -148,7 +140,7 @@ async fn respond(
     }
     if let Some(page) = server.pages.find(request.uri().path()) {
         let mut response = pages::respond(page, request, server, peer.0).await;
-        if !is_lent {
+        if !is_lent || server.draining() {
             close_after(&mut response);
         }
         return response;

@@ -95,19 +95,15 @@ impl Stream {
         })
     }
 
-    /// Whether the other end is this machine.
-    pub(crate) fn peer_is_local(&self) -> bool {
-        matches!(self, Self::Unix(_)) || is_local(self.peer())
-    }
-
-    /// The address of the other end; a unix socket has none.
-    pub(crate) fn peer(&self) -> Option<IpAddr> {
-        match self {
-            Self::Tcp(stream, _) | Self::Fresh(stream, _) => Some(stream),
-            Self::Tls(secured, _) => Some(secured.socket()),
-            Self::Unix(_) => None,
-        }
-        .and_then(|stream| Some(stream.peer_addr().ok()?.ip()))
+    /// Whether the other end is this machine, and its address; a unix socket has none. The system is asked each time.
+    pub(crate) fn peer(&self) -> (bool, Option<IpAddr>) {
+        let stream = match self {
+            Self::Tcp(stream, _) | Self::Fresh(stream, _) => stream,
+            Self::Tls(secured, _) => secured.socket(),
+            Self::Unix(_) => return (true, None),
+        };
+        let address = stream.peer_addr().ok().map(|address| address.ip());
+        (is_local(address), address)
     }
 
     pub(crate) async fn readable(&self) -> io::Result<()> {
