@@ -439,16 +439,18 @@ fn connections_above_the_limit_are_sent_away_and_told_when_to_come_back() {
     let daemon = Daemon::on(log.url()).setting("EVERPOLL_CONNECTIONS_MAX", 20).start();
     // One of 20 is kept for those who are not held: somebody who has not asked yet takes it.
     let mut held: Vec<_> = (0..19).map(|_| http::get("/e/cheese").begin(daemon.address())).collect();
-    let mut half = Vec::new();
-    wait::until("the daemon is full", wait::PATIENCE, || {
-        let is_full = http::get("/healthz").try_send(daemon.address()).is_ok_and(|reply| reply.status == 503);
-        if !is_full {
-            // The one before was sent away where somebody else was just about to leave.
+    // Whoever was answered may still be counted for a moment, so it is asked again and again; who is sent away takes no place.
+    let (mut half, mut refused) = (Vec::new(), 0);
+    wait::until("the daemon is full, and stays so", wait::PATIENCE, || {
+        if http::get("/healthz").try_send(daemon.address()).is_ok_and(|reply| reply.status == 503) {
+            refused += 1;
+        } else {
+            refused = 0;
             let mut connection = Connection::open(daemon.address()).expect("it listens");
             connection.send(b"GET /e/cheese").expect("it reads");
             half.push(connection);
         }
-        is_full
+        refused == 20
     });
     for _ in 0..5 {
         let mut connection = Connection::open(daemon.address()).expect("it listens");
