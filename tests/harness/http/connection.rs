@@ -67,6 +67,8 @@ impl Connection {
                     return self.parser.next(head_only, true)?.ok_or_else(end);
                 }
                 Ok(length) => self.parser.push(&buffer[..length]),
+                // A machine that was halted for a moment wakes those who read with a time limit.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     return Err(io::Error::new(ErrorKind::TimedOut, "no reply in time"));
                 }
