@@ -29,7 +29,7 @@ use topics::Topics;
 use crate::hub::{Wake, lock};
 use crate::metrics::COUNTS;
 use crate::server::Server;
-use crate::stream::is_local;
+use crate::stream::peer_at;
 use crate::tls::Secured;
 use crate::transport::Connection;
 use crate::visitors::Visit;
@@ -223,13 +223,11 @@ impl Socket {
 
     /// Whether the other end is this machine, and its address.
     fn peer(&self) -> (bool, Option<IpAddr>) {
-        let stream = match self {
-            Self::Tcp(stream, _) | Self::Fresh(stream, _) => stream,
-            Self::Tls(secured, _) => secured.socket(),
-            Self::Unix(_) => return (true, None),
-        };
-        let peer = stream.peer_addr().ok().map(|peer| peer.ip());
-        (is_local(peer), peer)
+        match self {
+            Self::Tcp(stream, _) | Self::Fresh(stream, _) => peer_at(stream.peer_addr()),
+            Self::Tls(secured, _) => peer_at(secured.socket().peer_addr()),
+            Self::Unix(_) => (true, None),
+        }
     }
 
     fn watch(&self, registry: &mio::Registry, token: mio::Token) -> io::Result<()> {

@@ -5,7 +5,7 @@ mod rewound;
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, Shutdown};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
@@ -59,9 +59,10 @@ macro_rules! either {
     };
 }
 
-/// Whether this address is of this machine.
-pub(crate) fn is_local(peer: Option<IpAddr>) -> bool {
-    peer.is_some_and(|peer| peer.to_canonical().is_loopback())
+/// Whether the other end of a TCP connection is this machine, and its address.
+pub(crate) fn peer_at(address: io::Result<SocketAddr>) -> (bool, Option<IpAddr>) {
+    let address = address.ok().map(|address| address.ip());
+    (address.is_some_and(|address| address.to_canonical().is_loopback()), address)
 }
 
 impl Stream {
@@ -97,13 +98,11 @@ impl Stream {
 
     /// Whether the other end is this machine, and its address; a unix socket has none. The system is asked each time.
     pub(crate) fn peer(&self) -> (bool, Option<IpAddr>) {
-        let stream = match self {
-            Self::Tcp(stream, _) | Self::Fresh(stream, _) => stream,
-            Self::Tls(secured, _) => secured.socket(),
-            Self::Unix(_) => return (true, None),
-        };
-        let address = stream.peer_addr().ok().map(|address| address.ip());
-        (is_local(address), address)
+        match self {
+            Self::Tcp(stream, _) | Self::Fresh(stream, _) => peer_at(stream.peer_addr()),
+            Self::Tls(secured, _) => peer_at(secured.socket().peer_addr()),
+            Self::Unix(_) => (true, None),
+        }
     }
 
     pub(crate) async fn readable(&self) -> io::Result<()> {

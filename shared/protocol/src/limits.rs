@@ -84,9 +84,7 @@ impl Limits {
         let longest = learned.map_or(self.hold_max, |learned| learned.min(self.hold_max)).min(valid_for);
         request.hold.map_or(longest, |hold| hold.min(longest))
     }
-}
 
-impl Limits {
     /// Counts a request, if one more may come from there.
     ///
     /// # Errors
